@@ -1,0 +1,56 @@
+"""The spelling of every group, dimension, array and attribute of schema version 1. Nothing else spells them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCHEMA_VERSION: Final = 1
+
+# attributes: everything of ours lives under one key, so that foreign attributes can be told apart
+ATTR: Final = "slidestream"
+COORDINATES: Final = "coordinates"  # CF: which variables are coordinates; xarray reads it
+
+# kinds of groups, the value of attrs["slidestream"]["kind"]
+KIND: Final = "kind"
+KIND_STORE: Final = "store"
+KIND_SLIDE: Final = "slide"
+KIND_GRID: Final = "grid"
+FEATURES: Final = "features"
+SCORES: Final = "scores"
+SELECTIONS: Final = "selections"
+MASKS: Final = "masks"
+CONTAINERS: Final = (FEATURES, SCORES, SELECTIONS, MASKS)  # groups of a grid that hold runs
+
+# dimensions
+TILE: Final = "tile"
+FEATURE: Final = "feature"
+CLASS: Final = "class"
+Y: Final = "y"
+X: Final = "x"
+RGB: Final = "rgb"
+
+# arrays of a grid
+ROW: Final = "row"
+COL: Final = "col"
+TISSUE: Final = "tissue"
+GRID_COORDINATES: Final = (X, Y, ROW, COL)
+
+# arrays of runs
+STAIN_METHOD: Final = "stain_method"
+SCORE: Final = "score"
+MASK: Final = "mask"
+TISSUE_RUN: Final = "tissue"  # masks/tissue: the mask that the grid was made from
+
+# keys inside attrs["slidestream"]
+VERSION: Final = "schema_version"
+CREATED: Final = "created"
+FINGERPRINT: Final = "fingerprint"
+PROVENANCE: Final = "provenance"
+N_TILES: Final = "n_tiles"
+BLOCK_TILES: Final = "block_tiles"
+ARRAYS: Final = "arrays"
+SPEC: Final = "spec"
+GEOMETRY: Final = "geometry"
+COUNTS: Final = "counts"
+
+DEFAULT_BLOCK_TILES: Final = 1024
