@@ -1,0 +1,1 @@
+"""Networks, and what is known about them. Importing this package loads nothing."""

@@ -1,0 +1,283 @@
+"""Encoders as tile models: uint8 tiles in, feature vectors out."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import timm
+import torch
+from torch import nn
+
+from models.cards import DEFAULT_ENCODER, EncoderCard
+from models.precision import DeviceType, Precision, PrecisionChoice, autocast, resolve_precision
+from models.preprocess import Preprocess, ResizeMode
+from models.registry import find_source
+from models.weights import file_digest
+from store_schema import names
+from store_schema.errors import DeviceError, ModelError
+from store_schema.specs import ArraySpec
+
+FeatureDtype: TypeAlias = Literal["float16", "float32"]
+FEATURES = "features"  # the array; its group is called after the encoder
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What was asked for.
+
+    Attributes
+    ----------
+    name
+        Encoder, see :mod:`models.registry`.
+    random_weights
+        Random instead of pretrained weights.
+    seed
+        Of the random weights.
+    precision
+        Arithmetic; ``auto`` is decided where the factory is made.
+    batch_size
+        Tiles per call; does not show in the provenance.
+    compile
+        Whether to run the network through ``torch.compile``.
+    device
+        ``auto`` takes CUDA where it is.
+    dtype
+        Of the stored features.
+    require_gpu
+        Raise instead of falling back to the CPU.
+    resize
+        How tiles become the network's input, see :meth:`models.preprocess.Preprocess.of`.
+    """
+
+    name: str = DEFAULT_ENCODER
+    random_weights: bool = False
+    seed: int = 0
+    precision: PrecisionChoice = "auto"
+    batch_size: int = 32
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: FeatureDtype = "float16"
+    require_gpu: bool = False
+    resize: ResizeMode = "model"
+
+
+@dataclass(frozen=True)
+class EncoderFactory:
+    """Everything about an encoder but its weights; a ``TileModelFactory`` of dataflow.
+
+    Device and precision are decided once, where the factory is made, and travel with it: all
+    workers of a run do the same arithmetic.
+
+    Raises
+    ------
+    ModelError
+        If the encoder is not known.
+    DeviceError
+        If a GPU is required and there is none.
+    """
+
+    spec: EncoderSpec
+    device: DeviceType = field(init=False)
+    precision: Precision = field(init=False)
+    card: EncoderCard = field(init=False)
+
+    def __post_init__(self) -> None:
+        device = _resolve_device(self.spec)
+        object.__setattr__(self, "device", device)
+        object.__setattr__(self, "precision", resolve_precision(self.spec.precision, device))
+        object.__setattr__(self, "card", find_source(self.spec.name).card)
+
+    @property
+    def name(self) -> str:
+        """Name of the features' group, without what a group name can't hold."""
+        label = re.sub(r"[^A-Za-z0-9._-]+", "-", find_source(self.spec.name).label)
+        return f"{label}-random{self.spec.seed}" if self.spec.random_weights else label
+
+    @property
+    def outputs(self) -> Mapping[str, ArraySpec]:
+        """``features`` (tile, feature)."""
+        attrs = {"long_name": f"features of {find_source(self.spec.name).label}", "units": "1"}
+        spec = ArraySpec((names.TILE, names.FEATURE), (self.card.dim,), self.spec.dtype, attrs)
+        return {FEATURES: spec}
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What happens to tiles before the network."""
+        return Preprocess.of(self.card, self.spec.resize)
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What decides the numbers; finds the weights and reads them once for their digest."""
+        preprocess = self.preprocess
+        made_by: dict[str, Any] = {
+            "encoder": find_source(self.spec.name).label,
+            "weights": self._weights_digest(),
+            "resize_px": preprocess.resize_px,
+            "crop_px": preprocess.crop_px,
+            "interpolation": preprocess.interpolation if preprocess.resize_px else None,
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+            "precision": self.precision,
+            "dtype": self.spec.dtype,
+        }
+        if self.spec.random_weights:
+            made_by["seed"] = self.spec.seed
+        if self.spec.compile:  # fused kernels round otherwise
+            made_by["compile"] = True
+        return made_by
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether the work goes to a GPU."""
+        return self.device == "cuda"
+
+    @property
+    def device_note(self) -> str:
+        """Where the work goes and why, for a summary."""
+        if self.device == "cuda":
+            return f"GPU, {self.precision}"
+        fell_back = self.spec.device == "auto"
+        return f"CPU{' (there is no CUDA device)' if fell_back else ''}, {self.precision}"
+
+    def load(self) -> TileEncoder:
+        """Build the network, load its weights, put it on the device.
+
+        Raises
+        ------
+        ModelError
+            If the weights can't be had or don't fit, or the network can't be compiled.
+        DeviceError
+            If this process sees no GPU and the factory wants one.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise DeviceError(
+                "This worker sees no CUDA device: use --device cpu, or workers with a GPU."
+            )
+        source = find_source(self.spec.name)
+        if self.spec.random_weights:
+            with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it was
+                torch.default_generator.manual_seed(self.spec.seed)
+                network = source.network(None)
+        else:
+            network = source.network(source.weights())
+        return TileEncoder(self, network)
+
+    def _weights_digest(self) -> str:
+        source = find_source(self.spec.name)
+        if not self.spec.random_weights:
+            return file_digest(source.weights())
+        made_by = (source.label, self.spec.seed, torch.__version__, timm.__version__)
+        return f"random:{hashlib.sha256(repr(made_by).encode()).hexdigest()}"
+
+
+class TileEncoder:
+    """A loaded encoder; a ``TileModel`` of dataflow.
+
+    Parameters
+    ----------
+    factory
+        What to do with tiles and features.
+    network
+        float32 (n, 3, y, x) → (n, dim).
+    """
+
+    def __init__(self, factory: EncoderFactory, network: nn.Module) -> None:
+        self.factory = factory
+        self.device = torch.device(factory.device)
+        self.batch_size = factory.spec.batch_size
+        self._preprocess = factory.preprocess
+        # convolutions are fastest on the memory order that tiles have anyway
+        self._network: nn.Module = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if factory.spec.compile:
+            self._compile()
+
+    def __call__(self, tiles: torch.Tensor) -> Mapping[str, npt.NDArray[np.generic]]:
+        """Encode one batch.
+
+        Parameters
+        ----------
+        tiles
+            uint8 (n, y, x, rgb) on ``device``.
+
+        Returns
+        -------
+        mapping
+            ``features``: (n, dim) of the spec's dtype.
+
+        Raises
+        ------
+        ModelError
+            If the network can't take tiles of that size, or a feature is not finite in the spec's
+            dtype.
+        """
+        with torch.inference_mode():
+            features = self._forward(self._preprocess(tiles)).float()
+        if features.shape != (len(tiles), self.factory.card.dim):
+            raise ModelError(
+                f"{self.factory.spec.name} gave {tuple(features.shape)} for {len(tiles)} tiles "
+                f"instead of {self.factory.card.dim} features each: report this encoder."
+            )
+        stored = features.to(getattr(torch, self.factory.spec.dtype))
+        if not bool(torch.isfinite(stored).all()):
+            raise self._not_finite(features)
+        return {FEATURES: stored.cpu().numpy()}
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        try:
+            with autocast(self.factory.precision, self.factory.device):
+                features: torch.Tensor = self._network(x)
+        except AssertionError as error:  # how timm says that an image has the wrong size
+            raise ModelError(
+                f"{self.factory.spec.name} takes no tiles of {x.shape[-1]} px ({error}): "
+                "use --resize model."
+            ) from error
+        return features
+
+    def _not_finite(self, features: torch.Tensor) -> ModelError:
+        name = self.factory.spec.name
+        if bool(torch.isfinite(features).all()):
+            largest = float(features.abs().max())
+            return ModelError(
+                f"A feature of {name} reaches {largest:.4g}, beyond float16's 65504: "
+                "use --dtype float32."
+            )
+        if self.factory.precision == "fp32":
+            return ModelError(
+                f"{name} gives features that are not finite: its weights are damaged."
+            )
+        return ModelError(
+            f"{name} gives features that are not finite in {self.factory.precision}: "
+            "use --precision fp32."
+        )
+
+    def _compile(self) -> None:
+        px = self.factory.card.input_px
+        eager = self._network
+        self._network = torch.compile(eager)  # type: ignore[assignment]
+        try:  # compilation happens at the first call: have it fail here, not in the middle of a run
+            self(torch.zeros(self.batch_size, px, px, 3, dtype=torch.uint8, device=self.device))
+        except (RuntimeError, ImportError, OSError) as error:
+            detail = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"{self.factory.spec.name} can't be compiled here, torch.compile needs a C++ "
+                f"compiler: leave out --compile ({detail})."
+            ) from error
+
+
+def _resolve_device(spec: EncoderSpec) -> DeviceType:
+    if spec.device == "cuda":  # the client of a cluster need not see a GPU itself; load() looks
+        return "cuda"
+    if spec.device == "auto" and torch.cuda.is_available():
+        return "cuda"
+    if spec.require_gpu:
+        why = "--device cpu is given" if spec.device == "cpu" else "no CUDA device is there"
+        raise DeviceError(
+            f"A GPU is required and {why}: leave out --require-gpu, or use a machine with one."
+        )
+    return "cpu"
