@@ -8,11 +8,14 @@ from typing import ClassVar
 class SlidestreamError(Exception):
     """Base of every error that is reported to a user as one sentence, without a traceback.
 
-    The message says what is wrong and what to do. ``reason`` is a stable, machine-readable code that
-    appears in ``--json`` summaries, logs and receipts.
+    The message says what is wrong and what to do. ``reason`` is a stable, machine-readable code
+    that appears in ``--json`` summaries, logs and receipts. ``fatal`` marks what would hit every
+    further block of a run as well (a full disk), so that the run stops instead of failing block by
+    block.
     """
 
     reason: ClassVar[str] = "error"
+    fatal: ClassVar[bool] = False
 
 
 class StoreError(SlidestreamError):
@@ -22,7 +25,7 @@ class StoreError(SlidestreamError):
 
 
 class NotAStoreError(StoreError):
-    """The path exists but holds no slidestream store."""
+    """The path holds no slidestream store."""
 
     reason = "not-a-store"
 
@@ -57,8 +60,15 @@ class DamagedBlockError(StoreError):
     reason = "damaged-block"
 
 
+class StorageError(StoreError):
+    """The disk or service below the store refused: full, no permission, not reachable."""
+
+    reason = "storage"
+    fatal = True
+
+
 class NotInStoreError(StoreError, KeyError):
-    """A slide, grid, feature set or run that the store does not hold; the message names near ones."""
+    """A slide, grid, feature set or run that the store does not hold; names near ones."""
 
     reason = "not-in-store"
 

@@ -1,4 +1,7 @@
-"""The spelling of every group, dimension, array and attribute of schema version 1. Nothing else spells them."""
+"""The spelling of every group, dimension, array and attribute of schema version 1.
+
+Nothing else spells them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ KIND: Final = "kind"
 KIND_STORE: Final = "store"
 KIND_SLIDE: Final = "slide"
 KIND_GRID: Final = "grid"
+KIND_CONTAINER: Final = "container"  # <grid>/features and so on: holds runs, nothing of its own
 FEATURES: Final = "features"
 SCORES: Final = "scores"
 SELECTIONS: Final = "selections"
@@ -28,6 +32,7 @@ CLASS: Final = "class"
 Y: Final = "y"
 X: Final = "x"
 RGB: Final = "rgb"
+K: Final = "k"
 
 # arrays of a grid
 ROW: Final = "row"
@@ -39,6 +44,8 @@ GRID_COORDINATES: Final = (X, Y, ROW, COL)
 STAIN_METHOD: Final = "stain_method"
 SCORE: Final = "score"
 MASK: Final = "mask"
+TILE_INDEX: Final = "tile_index"
+RANK_SCORE: Final = "rank_score"
 TISSUE_RUN: Final = "tissue"  # masks/tissue: the mask that the grid was made from
 
 # keys inside attrs["slidestream"]
@@ -49,8 +56,16 @@ PROVENANCE: Final = "provenance"
 N_TILES: Final = "n_tiles"
 BLOCK_TILES: Final = "block_tiles"
 ARRAYS: Final = "arrays"
+ARRAY_ORDER: Final = "array_order"  # JSON objects are stored with sorted keys
 SPEC: Final = "spec"
 GEOMETRY: Final = "geometry"
 COUNTS: Final = "counts"
+RASTERS: Final = "rasters"
+EXTRA: Final = "extra"
+# in extra: the slide's fitted stain, so that a resumed run uses the same
+STAIN_BASIS: Final = "stain_basis"
+COMPLETE: Final = "complete"  # of groups that are written whole (masks, selections); set last
+PX_LEVEL0: Final = "px_level0"
+ORIGIN_LEVEL0: Final = "origin_level0"
 
 DEFAULT_BLOCK_TILES: Final = 1024

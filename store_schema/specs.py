@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from store_schema import names
 
-JSON: TypeAlias = "Mapping[str, JSON] | list[JSON] | tuple[JSON, ...] | str | int | float | bool | None"
+JSON: TypeAlias = (
+    "Mapping[str, JSON] | list[JSON] | tuple[JSON, ...] | str | int | float | bool | None"
+)
 EdgeMode: TypeAlias = Literal["drop", "pad"]
 
 
@@ -51,7 +53,8 @@ class SlideRecord:
     width, height
         Size [px, level 0].
     mpp
-        Physical size of a level-0 pixel [µm/px], mean of x and y; None when it isn't known and no grid needs it.
+        Physical size of a level-0 pixel [µm/px], mean of x and y; None when it isn't known and no
+        grid needs it.
     mpp_source
         Where ``mpp`` comes from: ``properties``, ``objective`` (derived), ``user`` or ``unknown``.
     objective_power
@@ -82,7 +85,8 @@ class GridSpec:
     stride_px
         Distance of neighbouring tiles [px at ``mpp``], at most ``tile_px``.
     edge
-        ``drop`` leaves out tiles that reach over the slide's border, ``pad`` keeps them (white beyond the border).
+        ``drop`` leaves out tiles that reach over the slide's border, ``pad`` keeps them (white
+        beyond the border).
     min_tissue
         Smallest tissue fraction of a kept tile, 0 to 1.
     tissue
@@ -116,8 +120,8 @@ class GridGeometry:
     tile_level0
         Side of the square that a tile covers [px, level 0].
     stride_level0
-        Exact (fractional) distance of neighbouring tiles [px, level 0]; corners are ``round(index * stride_level0)``,
-        so that nothing drifts over a slide.
+        Exact (fractional) distance of neighbouring tiles [px, level 0]; corners are ``round(index *
+        stride_level0)``, so that nothing drifts over a slide.
     n_rows, n_cols
         Size of the whole lattice, tissue or not.
     """
@@ -175,7 +179,9 @@ class ArraySpec:
 
     def __post_init__(self) -> None:
         if self.dims[:1] != (names.TILE,) or len(self.dims) != len(self.shape) + 1:
-            raise ValueError(f"a tile array has dims (tile, …) and one size per further dim, not {self}")
+            raise ValueError(
+                f"a tile array has dims (tile, …) and one size per further dim, not {self}"
+            )
 
 
 @dataclass(frozen=True)

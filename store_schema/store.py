@@ -1,0 +1,212 @@
+"""A store: one Zarr hierarchy per cohort."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from store_schema import names
+from store_schema.claims import (
+    claim,
+    differences,
+    group_attrs,
+    group_document,
+    node_key,
+    our_attrs,
+    read_node,
+)
+from store_schema.errors import (
+    InvalidNameError,
+    NotAStoreError,
+    NotInStoreError,
+    SchemaVersionError,
+    SettingsConflictError,
+    SlideChangedError,
+    StoreError,
+)
+from store_schema.ids import check_slide_id
+from store_schema.layout import document
+from store_schema.near_names import near
+from store_schema.objects import PARTIAL, Objects, open_objects
+from store_schema.slide_view import SlideView
+from store_schema.specs import SlideRecord
+
+Mode = Literal["r", "r+"]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A cohort's store: a mapping of slide ids to slides. Picklable: only the address is kept."""
+
+    objects: Objects
+    mode: Mode = "r"
+
+    @property
+    def url(self) -> str:
+        """Path or URL of the store."""
+        return self.objects.url
+
+    @property
+    def slides(self) -> list[str]:
+        """Slide ids, sorted."""
+        return [name for name in self.objects.children("") if self._has(name)]
+
+    def keys(self) -> list[str]:
+        """Return the slide ids, sorted."""
+        return self.slides
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.slides)
+
+    def __len__(self) -> int:
+        return len(self.slides)
+
+    def __contains__(self, slide_id: object) -> bool:
+        try:
+            return isinstance(slide_id, str) and self._has(check_slide_id(slide_id))
+        except InvalidNameError:
+            return False
+
+    def __getitem__(self, slide_id: str) -> SlideView:
+        """Return a slide; NotInStoreError names near ones."""
+        if slide_id not in self:
+            raise NotInStoreError(
+                f"{self.url} has no slide {slide_id!r}: {near(slide_id, self.slides)}"
+            )
+        return SlideView(self.objects, slide_id)
+
+    def add_slide(self, record: SlideRecord) -> SlideView:
+        """Add a slide; the same again is a no-op.
+
+        Parameters
+        ----------
+        record
+            What is known of the slide. Where the content is the same, what is stored (e.g. the
+            path) is kept.
+
+        Raises
+        ------
+        InvalidNameError
+            If the slide id can't be a group.
+        SlideChangedError
+            If the store has another file under that id.
+        SettingsConflictError
+            If it has the same file with another size or physical pixel size.
+        """
+        if self.mode != "r+":
+            raise StoreError(
+                f'{self.url} is open for reading: open_store(url, mode="r+") to add to it'
+            )
+        slide_id = check_slide_id(record.slide_id)
+        attrs = claim(
+            self.objects, slide_id, {names.KIND: names.KIND_SLIDE, **asdict(record)}, compare=()
+        )
+        if attrs[names.FINGERPRINT] != record.fingerprint:
+            raise SlideChangedError(
+                f"slide {slide_id} of {self.url} was made from another file "
+                f"({attrs['source']}, content {attrs[names.FINGERPRINT]}) than "
+                f"{record.source} (content {record.fingerprint}): "
+                "give one of them another slide id, or use another store"
+            )
+        size = ("width", "height", "mpp")
+        found = list(differences({k: attrs[k] for k in size}, {k: asdict(record)[k] for k in size}))
+        if found:
+            raise SettingsConflictError(
+                f"slide {slide_id} of {self.url} was added with other settings "
+                f"({'; '.join(found)}): "
+                "give the stored ones, another slide id, or use another store"
+            )
+        return SlideView(self.objects, slide_id)
+
+    def _has(self, slide_id: str) -> bool:
+        return group_attrs(self.objects, slide_id, names.KIND_SLIDE) is not None
+
+
+def create_store(url: str | os.PathLike[str]) -> Store:
+    """Make a store, or open the one that is there, for writing.
+
+    Parameters
+    ----------
+    url
+        A local path, ``memory://…`` or any fsspec URL.
+
+    Raises
+    ------
+    NotAStoreError
+        If something else is there.
+    SchemaVersionError
+        If the store that is there has another schema version.
+    """
+    objects = open_objects(url)
+    if read_node(objects, "") is None:
+        _check_empty(objects)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        ours = {
+            names.KIND: names.KIND_STORE,
+            names.VERSION: names.SCHEMA_VERSION,
+            names.CREATED: created,
+        }
+        objects.put_new(node_key(""), group_document(ours))
+    return open_store(url, mode="r+")
+
+
+def open_store(url: str | os.PathLike[str], mode: Mode = "r") -> Store:
+    """Open a store.
+
+    Parameters
+    ----------
+    url
+        A local path, ``memory://…`` or any fsspec URL.
+    mode
+        ``r`` to read, ``r+`` to add to it as well. Consolidated metadata, which would hide what is
+        added, is dropped by ``r+``; ``slidestream store finalize`` makes it anew.
+
+    Raises
+    ------
+    NotAStoreError
+        If there is no store.
+    SchemaVersionError
+        If it has another schema version.
+    """
+    objects = open_objects(url)
+    node = read_node(objects, "")
+    attrs = our_attrs(node)
+    if node is None or attrs is None or attrs[names.KIND] != names.KIND_STORE:
+        raise NotAStoreError(
+            f"{objects.url} is no slidestream store: "
+            f"`slidestream run SLIDES --store {objects.url}` makes one"
+        )
+    _check_version(objects.url, attrs.get(names.VERSION))
+    if mode == "r+" and "consolidated_metadata" in node:
+        kept = {key: value for key, value in node.items() if key != "consolidated_metadata"}
+        objects.put(node_key(""), document(kept))
+    return Store(objects, mode)
+
+
+def _check_version(url: str, version: object) -> None:
+    ours = names.SCHEMA_VERSION
+    if version == ours:
+        return
+    if isinstance(version, int) and version > ours:
+        raise SchemaVersionError(
+            f"{url} has schema version {version} and this slidestream reads version {ours}: "
+            "upgrade slidestream (`uv pip install -U slidestream`)"
+        )
+    raise SchemaVersionError(
+        f"{url} has schema version {version}, older than version {ours} of this slidestream: "
+        "read it with the slidestream that wrote it, or index and encode its slides again into a new store"
+    )
+
+
+def _check_empty(objects: Objects) -> None:
+    # temporary files are those of a store that is being made beside us, or that was killed while
+    # being made
+    others = [key for key in objects.sizes("") if not key.endswith(PARTIAL)]
+    if others and read_node(objects, "") is None:
+        raise NotAStoreError(
+            f"{objects.url} is no slidestream store and not empty (it has {others[0]}): "
+            "choose another path"
+        )

@@ -1,0 +1,69 @@
+"""Groups that are written whole by one process: masks and selections. ``complete`` is set last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from store_schema import names
+from store_schema.chunks import Array, write_array
+from store_schema.claims import claim, ensure_array, ensure_container, group_document, node_key
+from store_schema.ids import check_name
+from store_schema.layout import ArrayLayout
+from store_schema.objects import Objects
+from store_schema.specs import fingerprint
+
+
+def write_whole_group(
+    objects: Objects,
+    grid_path: str,
+    kind: str,
+    name: str,
+    arrays: Mapping[str, tuple[ArrayLayout, Array]],
+    *,
+    provenance: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a group of arrays whole; the same again is a no-op, what was interrupted is completed.
+
+    Parameters
+    ----------
+    objects, grid_path
+        The grid it belongs to.
+    kind
+        ``masks`` or ``selections``.
+    name
+        Of the run.
+    arrays
+        Layout and values of each array.
+    provenance
+        What decides the values; JSON-able.
+    facts
+        Further keys under our attribute key, e.g. the pixel size of a mask; not part of the fingerprint.
+    overwrite
+        Replace a group of other settings.
+
+    Raises
+    ------
+    SettingsConflictError
+        If the group exists with other provenance.
+    """
+    check_name(name, f"{kind} name")
+    ensure_container(objects, f"{grid_path}/{kind}")
+    path = f"{grid_path}/{kind}/{name}"
+    ours = {
+        names.KIND: kind,
+        names.FINGERPRINT: fingerprint(provenance),
+        names.PROVENANCE: provenance,
+        **(facts or {}),
+        names.COMPLETE: False,
+    }
+    stored = claim(objects, path, ours, overwrite=overwrite)
+    if stored[names.COMPLETE]:
+        return
+    for array, (layout, values) in arrays.items():
+        check_name(array, "array name")
+        ensure_array(objects, f"{path}/{array}", layout)
+        write_array(objects, f"{path}/{array}", layout, values)
+    objects.put(node_key(path), group_document({**ours, names.COMPLETE: True}))
