@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from store_schema.errors import InputError, MissingMppError
+
+if TYPE_CHECKING:
+    from dataflow.slide import SlideInfo
 
 MppSource: TypeAlias = Literal["properties", "objective", "user", "unknown"]
 
@@ -95,20 +98,20 @@ def objective_power(properties: Mapping[str, str]) -> float | None:
     return _positive(properties.get("openslide.objective-power"))
 
 
-def require_mpp(path: str, size: PhysicalSize) -> float:
-    """Return the mpp [µm/px, level 0], or raise.
+def require_mpp(info: SlideInfo) -> float:
+    """Return a slide's mpp [µm/px, level 0], or raise.
 
     Raises
     ------
     MissingMppError
         The size is not known; the sentence says why and what to give.
     """
-    if size.mpp is None:
+    if info.mpp is None:
         raise MissingMppError(
-            f"{path}: no usable pixel size ({size.note}); give it with --slide-mpp, "
+            f"{info.path}: no usable pixel size ({info.mpp_note}); give it with --slide-mpp, "
             "or in the mpp column of a CSV of slides"
         )
-    return size.mpp
+    return info.mpp
 
 
 def _positive(text: str | None) -> float | None:

@@ -11,8 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dataflow.physical_size import MppSource, PhysicalSize
-from dataflow.physical_size import require_mpp as _require_mpp
+from dataflow.physical_size import MppSource
 from store_schema.errors import UnreadableSlideError
 
 UPSAMPLING_TOLERANCE = 0.01  # relative; a level (or slide) this much too coarse still serves
@@ -68,10 +67,6 @@ class SlideInfo:
     mpp_source: MppSource
     mpp_note: str = ""
     objective_power: float | None = None
-
-    def require_mpp(self) -> float:
-        """Return the mpp [µm/px, level 0], or raise MissingMppError naming ``--slide-mpp``."""
-        return _require_mpp(self.path, PhysicalSize(self.mpp, self.mpp_source, self.mpp_note))
 
     def finer_level(self, downsample: float) -> int:
         """Return the index of the coarsest level that is still fine enough.

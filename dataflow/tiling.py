@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataflow.hilbert import hilbert_index
+from dataflow.physical_size import require_mpp
 from dataflow.resample import overlap_matrix
 from dataflow.slide import UPSAMPLING_TOLERANCE, SlideInfo
 from store_schema.errors import InputError, SlideError
@@ -58,7 +59,7 @@ def grid_geometry(info: SlideInfo, spec: GridSpec) -> GridGeometry:
         The spec itself makes no sense, or makes too many tiles.
     """
     check_spec(spec)
-    slide_mpp = info.require_mpp()
+    slide_mpp = require_mpp(info)
     if spec.mpp < slide_mpp * (1 - UPSAMPLING_TOLERANCE):
         raise SlideError(
             f"{info.path}: the slide has {slide_mpp:.4g} µm/px, {spec.mpp:g} is asked for, and "
