@@ -1,0 +1,1 @@
+"""Slides in, arrays out: the streaming half."""

@@ -1,0 +1,1 @@
+"""The click commands: the only place where dataflow and models meet."""

@@ -1,0 +1,185 @@
+"""Dask clusters: one embedded in a run, one in the background of this machine, or anybody's by address."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import dask
+import torch
+from distributed import Client, LocalCluster
+
+from store_schema.errors import ClusterError, DeviceError
+
+LOOPBACK: Final = "127.0.0.1"
+_DASHBOARD_PORT: Final = 8787
+_CORES_PER_WORKER: Final = 4  # torch scales well inside a process up to about here
+_CONNECT_TIMEOUT: Final = "10s"
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """Shape of a local cluster.
+
+    Attributes
+    ----------
+    n_workers
+        Worker processes; None chooses one a GPU, or one for every four cores.
+    threads_per_worker
+        Cores that each worker may keep busy; None shares the machine out.
+    memory_limit
+        Of each worker, as Dask spells it, e.g. ``8GiB``; ``auto`` shares the machine out.
+    dashboard_port
+        Port of the dashboard on 127.0.0.1; None takes 8787, or any free one when that is taken.
+    """
+
+    n_workers: int | None = None
+    threads_per_worker: int | None = None
+    memory_limit: str = "auto"
+    dashboard_port: int | None = None
+
+
+@contextmanager
+def connect(scheduler: str | None, spec: ClusterSpec) -> Iterator[Client]:
+    """Connect to a scheduler, or start an embedded cluster for the time of a run.
+
+    Parameters
+    ----------
+    scheduler
+        ``tcp://…``/``tls://…`` address, path of a scheduler file, or None for the embedded cluster.
+    spec
+        Shape of the embedded cluster; a scheduler of somebody else's has its own.
+
+    Raises
+    ------
+    ClusterError
+        The scheduler does not answer, or the scheduler file can't be read.
+    """
+    if scheduler is None:
+        with embedded_cluster(spec) as cluster, Client(cluster, set_as_default=False) as client:
+            yield client
+    else:
+        client = connect_to(scheduler)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def connect_to(scheduler: str) -> Client:
+    """Return a client of a running scheduler.
+
+    Parameters
+    ----------
+    scheduler
+        Address or path of a scheduler file.
+    """
+    where: dict[str, str] = {"address": scheduler}
+    if "://" not in scheduler and Path(scheduler).suffix == ".json":
+        if not Path(scheduler).is_file():
+            raise ClusterError(
+                f"There is no scheduler file {scheduler}; start the scheduler first or give its address."
+            )
+        where = {"scheduler_file": scheduler}
+    try:
+        return Client(**where, timeout=_CONNECT_TIMEOUT, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            f"No scheduler answers at {scheduler} ({type(error).__name__}); check the address, or leave "
+            "--scheduler out to run on an embedded cluster."
+        ) from error
+
+
+@contextmanager
+def embedded_cluster(spec: ClusterSpec) -> Iterator[LocalCluster]:
+    """Start workers of this machine, reachable from this machine only.
+
+    Parameters
+    ----------
+    spec
+        Its shape.
+    """
+    n_workers, threads, resources = local_shape(spec)
+    port = spec.dashboard_port if spec.dashboard_port is not None else free_port(_DASHBOARD_PORT)
+    with (
+        dask.config.set(settings()),
+        LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=threads,
+            memory_limit=spec.memory_limit,
+            host=LOOPBACK,
+            dashboard_address=f"{LOOPBACK}:{port}",
+            resources=resources,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+    ):
+        yield cluster
+
+
+def settings() -> dict[str, Any]:
+    """Dask settings of the clusters that we start.
+
+    A worker keeps its memory for decoded pixels and models, which Dask can't spill: pausing at 95 % and ending at the
+    limit is all that helps. Work stealing would move blocks away from the worker that has their slide open.
+    """
+    return {
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": 0.95,
+        "distributed.worker.memory.terminate": 0.98,
+        "distributed.comm.timeouts.connect": "30s",
+    }
+
+
+def local_shape(spec: ClusterSpec) -> tuple[int, int, dict[str, float]]:
+    """Choose workers, threads per worker and resources for this machine."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus > 1:
+        # one process a GPU needs CUDA_VISIBLE_DEVICES per worker, which LocalCluster can't give
+        raise DeviceError(
+            f"This machine has {gpus} GPUs; start one worker for each (dask-cuda's "
+            "`dask cuda worker --resources GPU=1`) and pass its --scheduler, or choose one with CUDA_VISIBLE_DEVICES."
+        )
+    n_workers = spec.n_workers or (gpus or max(1, cores // _CORES_PER_WORKER))
+    threads = spec.threads_per_worker or max(1, cores // n_workers)
+    return n_workers, threads, {"GPU": 1.0} if gpus else {}
+
+
+def free_port(wanted: int) -> int:
+    """Return ``wanted`` when nobody listens there on 127.0.0.1, else 0 (any)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((LOOPBACK, wanted))
+        except OSError:
+            return 0
+    return wanted
+
+
+def dashboard_link(client: Client) -> str | None:
+    """Return the dashboard's address, as the user's browser can open it."""
+    link: str | None = client.dashboard_link
+    return link
+
+
+def require_gpu_workers(client: Client) -> None:
+    """Check that tasks that need a GPU will find one.
+
+    Raises
+    ------
+    DeviceError
+        No worker has the ``GPU`` resource.
+    """
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not any(worker["resources"].get("GPU", 0) > 0 for worker in workers):
+        raise DeviceError(
+            "No worker of the cluster offers a GPU; start its workers with --resources GPU=1, or use --device cpu."
+        )

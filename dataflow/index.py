@@ -1,0 +1,119 @@
+"""One slide → a grid in the store: open, find tissue, lay tiles, write, draw the QC picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dataflow.discover import SlideSource
+from dataflow.qc import save_qc_picture
+from dataflow.slide import SlideInfo, SlideReader, open_slide
+from dataflow.slide_digest import slide_digest
+from dataflow.stream_spec import IndexSpec
+from dataflow.tiling import make_tiles
+from dataflow.tissue import tissue_mask
+from store_schema import names
+from store_schema.specs import RasterSpec, SlideRecord, fingerprint
+from store_schema.store import SlideView, Store
+
+# Raised when the tiling or the tissue detection changes for the same settings.
+INDEX_VERSION = 1
+
+
+def index_slide(store: Store, spec: IndexSpec, source: SlideSource) -> tuple[SlideView, list[str]]:
+    """Write a slide's grid to the store, unless it is there already.
+
+    Parameters
+    ----------
+    store
+        Opened for writing.
+    spec
+        What grid is asked for.
+    source
+        The slide.
+
+    Returns
+    -------
+    SlideView, list of str
+        The slide in the store, and things to say about it.
+
+    Raises
+    ------
+    SlideError
+        The slide can't be opened or read, or has no usable mpp.
+    SettingsConflictError
+        The store holds this slide id or grid, made of something else.
+    """
+    reader = open_slide(source.path, source.mpp)
+    try:
+        return _index(store, spec, source, reader)
+    finally:
+        reader.close()
+
+
+def _index(
+    store: Store, spec: IndexSpec, source: SlideSource, reader: SlideReader
+) -> tuple[SlideView, list[str]]:
+    info = reader.info
+    mpp = info.require_mpp()
+    digest = slide_digest(source.path)
+    slide = store.add_slide(_record(source, info, mpp, digest))
+    provenance = {
+        "slide": digest,
+        "slide_mpp": mpp,
+        "grid": spec.grid.to_json(),
+        "block_tiles": spec.block_tiles,
+        "index_version": INDEX_VERSION,
+    }
+    notes = [info.mpp_note] if info.mpp_note else []
+    name = spec.grid.name
+    if slide.grid_complete(name) and slide.grid_attrs(name)[names.FINGERPRINT] == fingerprint(
+        provenance
+    ):
+        return slide, notes
+    tissue = tissue_mask(reader, spec.tissue)
+    geometry, table = make_tiles(info, spec.grid, tissue)
+    if len(table) == 0:
+        notes.append("no tissue: the grid is empty")
+    slide.create_grid(
+        spec.grid,
+        geometry,
+        table,
+        provenance,
+        counts={"tiles": len(table), "lattice": geometry.n_rows * geometry.n_cols},
+        rasters={
+            names.TISSUE_RUN: (
+                RasterSpec(
+                    dims=(names.Y, names.X),
+                    shape=tissue.mask.shape,
+                    dtype="uint8",
+                    px_level0=tissue.px_level0,
+                    attrs={
+                        "long_name": "tissue",
+                        "flag_values": [0, 1],
+                        "flag_meanings": "background tissue",
+                    },
+                ),
+                tissue.mask,
+            )
+        },
+        block_tiles=spec.block_tiles,
+        overwrite=spec.overwrite,
+    )
+    if spec.qc_dir is not None:
+        picture = Path(spec.qc_dir) / f"{source.slide_id}.png"
+        save_qc_picture(picture, source.slide_id, tissue, geometry, table, mpp)
+    return slide, notes
+
+
+def _record(source: SlideSource, info: SlideInfo, mpp: float, digest: str) -> SlideRecord:
+    return SlideRecord(
+        slide_id=source.slide_id,
+        source=str(source.path),
+        fingerprint=digest,
+        vendor=info.vendor,
+        width=info.width,
+        height=info.height,
+        mpp=mpp,
+        mpp_source=info.mpp_source,
+        objective_power=info.objective_power,
+    )

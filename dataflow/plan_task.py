@@ -1,0 +1,144 @@
+"""One slide made ready: indexed, its group claimed, its missing blocks listed; the body of a Dask task."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from dataflow.block_task import output_arrays
+from dataflow.discover import SlideSource
+from dataflow.index import index_slide
+from dataflow.receipts import Failure, SlidePlan
+from dataflow.slide import SlideReader, open_slide
+from dataflow.slide_digest import slide_digest
+from dataflow.stain import StainBasis, StainMethod, fit_slide
+from dataflow.stored_plan import stored_plan
+from dataflow.stream_spec import EncodeSpec, StreamSpec
+from dataflow.tile_reader import TileReader
+from store_schema import names
+from store_schema.blocks import BlockGroup
+from store_schema.errors import SlideChangedError, SlidestreamError
+from store_schema.specs import fingerprint
+from store_schema.store import SlideView, open_store
+
+# Raised when the stream's numbers change for the same settings: blocks of both must not mix in one array.
+STREAM_VERSION = 1
+
+_STAIN_SAMPLE_TILES = (
+    64  # pooled for a slide's stain basis: 4 M pixels at 256 px, far beyond what the fit needs
+)
+
+
+def plan_slide(spec: StreamSpec, source: SlideSource) -> SlidePlan:
+    """Index a slide and claim the group that its blocks go to.
+
+    Parameters
+    ----------
+    spec
+        The run.
+    source
+        The slide.
+
+    Returns
+    -------
+    SlidePlan
+        With a failure instead of blocks when the slide can't be processed.
+    """
+    start = time.perf_counter()
+    try:
+        plan = _plan(spec, source)
+    except SlidestreamError as error:
+        plan = SlidePlan(source.slide_id, failure=Failure.of(source.slide_id, error))
+    return replace(plan, seconds=time.perf_counter() - start)
+
+
+def _plan(spec: StreamSpec, source: SlideSource) -> SlidePlan:
+    store = open_store(spec.store_url, mode="r+")
+    notes: list[str] = []
+    if spec.index is not None:
+        slide, notes = index_slide(store, spec.index, source)
+    else:
+        slide = store[source.slide_id]
+        if slide.record.fingerprint != slide_digest(source.path):
+            raise SlideChangedError(
+                f"The file of slide {source.slide_id!r} ({source.path}) is not the one that the store was made from; "
+                "restore it, or index it under another slide id."
+            )
+    attrs = slide.grid_attrs(spec.grid_name)
+    n_tiles = int(attrs[names.N_TILES])
+    if spec.encode is None:
+        return SlidePlan(source.slide_id, n_tiles=n_tiles, notes=tuple(notes))
+    group, encode_notes = _claim(slide, spec.grid_name, spec.encode, source)
+    return SlidePlan(
+        source.slide_id,
+        n_tiles=n_tiles,
+        n_blocks=group.n_blocks,
+        missing=tuple(group.missing_blocks(verify=spec.encode.verify)),
+        stamp=fingerprint(
+            {
+                "slide": slide.record.fingerprint,
+                "grid": attrs[names.FINGERPRINT],
+                "group": group.attrs[names.FINGERPRINT],
+            }
+        ),
+        notes=(*notes, *encode_notes),
+    )
+
+
+def _claim(
+    slide: SlideView, grid_name: str, encode: EncodeSpec, source: SlideSource
+) -> tuple[BlockGroup, list[str]]:
+    provenance = {
+        "slide": slide.record.fingerprint,
+        "grid": slide.grid_attrs(grid_name)[names.FINGERPRINT],
+        "stain": encode.stain.provenance,
+        "model": dict(encode.model.provenance),
+        "stream_version": STREAM_VERSION,
+    }
+    extra: dict[str, object] = {}
+    notes: list[str] = []
+    if encode.stain.needs_basis:
+        basis = _fit_stain(slide, grid_name, encode, source)
+        extra[names.STAIN_BASIS] = None if basis is None else basis.to_json()
+        if basis is not None and basis.method is not encode.stain.wanted_method:
+            notes.append(
+                f"the slide's {encode.stain.method} fit failed ({basis.reason}); "
+                f"{StainMethod(basis.method).name.lower()} was used"
+            )
+    group = slide.create_tile_group(
+        grid_name,
+        encode.kind,
+        encode.name,
+        output_arrays(encode),
+        provenance,
+        extra=extra,
+        overwrite=encode.overwrite,
+    )
+    return group, notes
+
+
+def _fit_stain(
+    slide: SlideView, grid_name: str, encode: EncodeSpec, source: SlideSource
+) -> StainBasis | None:
+    """Fit one stain basis to a seeded sample of the slide's tiles."""
+    reader = open_slide(source.path, source.mpp)
+    try:
+        tiles = _sample_tiles(reader, slide, grid_name)
+    finally:
+        reader.close()
+    return fit_slide(tiles, encode.stain)
+
+
+def _sample_tiles(reader: SlideReader, slide: SlideView, grid_name: str) -> npt.NDArray[np.uint8]:
+    table = slide.tile_table(grid_name)
+    # seeded by the content, so that every run, and every resume, fits the same basis
+    generator = np.random.default_rng(int(slide.record.fingerprint, 16))
+    count = min(_STAIN_SAMPLE_TILES, len(table))
+    chosen = np.sort(generator.choice(len(table), size=count, replace=False))
+    plan = stored_plan(reader.info, slide, grid_name)
+    tiles = np.empty((count, plan.tile_px, plan.tile_px, 3), dtype=np.uint8)
+    TileReader(reader, plan).read(table.x[chosen], table.y[chosen], tiles)
+    return tiles

@@ -1,0 +1,341 @@
+"""The bounded window: slides are planned a few ahead, their blocks interleaved, receipts gathered, nothing kept."""
+
+from __future__ import annotations
+
+import queue
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from dataflow.block_task import encode_block
+from dataflow.discover import SlideSource
+from dataflow.plan_task import plan_slide
+from dataflow.receipts import BlockReceipt, Failure, SlidePlan
+from dataflow.stream_spec import BlockTask, StreamSpec
+
+_POLL_S = 0.5  # how often a run looks whether it is to be cancelled
+
+
+class TaskFuture(Protocol):
+    """What the stream needs of a future; both Dask's and ``concurrent.futures``' are such."""
+
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> object:
+        """Call ``fn`` with the future once it is done."""
+        ...
+
+    def result(self) -> Any:
+        """Return the task's result or raise its error."""
+        ...
+
+
+class Executor(Protocol):
+    """Where tasks run: a Dask cluster, or this process for debugging."""
+
+    @property
+    def window(self) -> int:
+        """How many tasks are in flight at the most."""
+        ...
+
+    def submit(
+        self, name: str, function: Callable[..., Any], *args: object, gpu: bool
+    ) -> TaskFuture:
+        """Start ``function(*args)``; ``name`` is the stage that the dashboard shows."""
+        ...
+
+    def lost_reason(self, error: BaseException) -> str | None:
+        """Say in one sentence how the cluster lost a task, or None when the task itself raised ``error``."""
+        ...
+
+    def discard(self, futures: Iterable[TaskFuture]) -> None:
+        """Cancel tasks that were not started yet."""
+        ...
+
+
+@dataclass
+class SlideResult:
+    """How far one slide came.
+
+    Attributes
+    ----------
+    n_tiles, n_blocks
+        Size of its grid.
+    blocks_before
+        Blocks that were stored already.
+    blocks_done
+        Blocks that this run wrote.
+    notes
+        Things to say about the slide.
+    failures
+        What went wrong.
+    """
+
+    slide_id: str
+    n_tiles: int = 0
+    n_blocks: int = 0
+    blocks_before: int = 0
+    blocks_done: int = 0
+    notes: tuple[str, ...] = ()
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of the slide is missing."""
+        return not self.failures and self.blocks_before + self.blocks_done == self.n_blocks
+
+
+@dataclass
+class StreamReport:
+    """What a run did.
+
+    Attributes
+    ----------
+    slides
+        One result a slide, in the order in which they were planned.
+    tiles_done
+        Tiles written by this run.
+    seconds
+        Wall time of the run, and by stage (summed over workers and threads).
+    stage_bytes
+        Bytes moved by stage.
+    stain_methods
+        Tiles by stain method that was used on them.
+    halvings
+        How often a batch was halved for lack of device memory.
+    cancelled, stopped
+        Whether the run ended early: by the user, or by a failure that every further block would share.
+    """
+
+    slides: list[SlideResult] = field(default_factory=list)
+    tiles_done: int = 0
+    seconds: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    stage_bytes: Counter[str] = field(default_factory=Counter)
+    stain_methods: Counter[str] = field(default_factory=Counter)
+    halvings: int = 0
+    cancelled: bool = False
+    stopped: Failure | None = None
+
+    @property
+    def failures(self) -> list[Failure]:
+        """All failures, slide by slide."""
+        return [failure for slide in self.slides for failure in slide.failures]
+
+
+class StreamObserver:
+    """Callbacks of a run; the base class ignores everything."""
+
+    def planned(self, plan: SlidePlan) -> None:
+        """Take note that a slide is indexed."""
+
+    def block(self, receipt: BlockReceipt) -> None:
+        """Take note that a block is done or failed."""
+
+    def slide(self, result: SlideResult) -> None:
+        """Take note that a slide is finished, complete or not."""
+
+    def cancelled(self) -> bool:
+        """Say whether the run is to stop; asked about twice a second."""
+        return False
+
+
+def run_stream(
+    executor: Executor, spec: StreamSpec, sources: Iterable[SlideSource], observer: StreamObserver
+) -> StreamReport:
+    """Run the stream to its end.
+
+    Memory grows neither with the number of tiles nor (but for one small result a slide) with that of slides: at most
+    ``executor.window`` tasks are in flight, and slides are planned only as far ahead as keeps the window full.
+
+    Parameters
+    ----------
+    executor
+        Where the tasks run.
+    spec
+        What is to be done.
+    sources
+        The slides, in order.
+    observer
+        Is told what happens, in this thread.
+
+    Returns
+    -------
+    StreamReport
+        Also when slides or blocks failed; only bugs raise.
+    """
+    return _Run(executor, spec, iter(sources), observer).run()
+
+
+@dataclass(frozen=True)
+class _InFlight:
+    future: TaskFuture
+    source: SlideSource
+    block: int | None  # None: the plan of the slide
+
+
+class _Run:
+    def __init__(
+        self,
+        executor: Executor,
+        spec: StreamSpec,
+        sources: Iterator[SlideSource],
+        observer: StreamObserver,
+    ) -> None:
+        self._executor = executor
+        self._spec = spec
+        self._sources = sources
+        self._observer = observer
+        self._report = StreamReport()
+        self._results: dict[str, SlideResult] = {}
+        self._open_blocks: Counter[str] = Counter()
+        self._ready: deque[BlockTask] = deque()
+        self._in_flight: dict[int, _InFlight] = {}
+        self._planning = 0
+        self._done: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._ticket = 0
+
+    def run(self) -> StreamReport:
+        start = time.perf_counter()
+        try:
+            self._loop()
+        finally:
+            self._executor.discard(task.future for task in self._in_flight.values())
+        self._report.seconds = time.perf_counter() - start
+        return self._report
+
+    def _loop(self) -> None:
+        self._fill()
+        looked = time.monotonic()
+        while self._in_flight:
+            if time.monotonic() - looked > _POLL_S:
+                looked = time.monotonic()
+                if self._observer.cancelled():
+                    self._report.cancelled = True
+                    return
+            try:
+                ticket = self._done.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            self._finish(self._in_flight.pop(ticket))
+            self._fill()
+
+    def _fill(self) -> None:
+        window = self._executor.window
+        while self._report.stopped is None and len(self._in_flight) < window:
+            # plan ahead while fewer blocks are ready than the window holds, so that no worker waits between slides
+            if len(self._ready) < window and self._planning < max(1, window // 2):
+                source = next(self._sources, None)
+                if source is not None:
+                    self._plan(source)
+                    continue
+            if not self._ready:
+                return
+            self._encode(self._ready.popleft())
+
+    def _plan(self, source: SlideSource) -> None:
+        self._planning += 1
+        result = SlideResult(source.slide_id)
+        self._results[source.slide_id] = result
+        self._report.slides.append(result)
+        self._submit("index", plan_slide, source, source, block=None, gpu=False)
+
+    def _encode(self, task: BlockTask) -> None:
+        gpu = self._spec.encode is not None and self._spec.encode.model.needs_gpu
+        self._submit("encode", encode_block, task, task.source, block=task.block, gpu=gpu)
+
+    def _submit(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        argument: object,
+        source: SlideSource,
+        *,
+        block: int | None,
+        gpu: bool,
+    ) -> None:
+        self._ticket += 1
+        ticket = self._ticket
+        future = self._executor.submit(name, function, self._spec, argument, gpu=gpu)
+        self._in_flight[ticket] = _InFlight(future, source, block)
+        future.add_done_callback(lambda _: self._done.put(ticket))
+
+    def _finish(self, task: _InFlight) -> None:
+        slide_id = task.source.slide_id
+        failure: Failure | None = None
+        outcome: SlidePlan | BlockReceipt | None = None
+        try:
+            outcome = task.future.result()
+        except Exception as error:  # noqa: BLE001 - a bug or a lost worker must not stop the cohort; it is reported
+            failure = self._failure_of(error, slide_id, task.block)
+        if task.block is None:
+            self._planning -= 1
+            plan = (
+                outcome if isinstance(outcome, SlidePlan) else SlidePlan(slide_id, failure=failure)
+            )
+            self._planned(task.source, plan)
+        else:
+            receipt = (
+                outcome
+                if isinstance(outcome, BlockReceipt)
+                else BlockReceipt(slide_id, task.block, failure=failure)
+            )
+            self._received(receipt)
+
+    def _failure_of(self, error: Exception, slide_id: str, block: int | None) -> Failure:
+        lost = self._executor.lost_reason(error)
+        if lost is not None:
+            return Failure(slide_id, "worker-died", lost, block)
+        return Failure(
+            slide_id,
+            "internal",
+            f"Unexpected {type(error).__name__}: {error}; please report it with the run's log.",
+            block,
+            traceback="".join(traceback.format_exception(error)),
+        )
+
+    def _planned(self, source: SlideSource, plan: SlidePlan) -> None:
+        result = self._results[plan.slide_id]
+        result.n_tiles, result.n_blocks = plan.n_tiles, plan.n_blocks
+        result.notes = plan.notes
+        result.blocks_before = plan.n_blocks - len(plan.missing)
+        _add(self._report.stage_seconds, {"index": plan.seconds})
+        self._observer.planned(plan)
+        if plan.failure is not None:
+            self._failed(result, plan.failure)
+        self._open_blocks[plan.slide_id] = len(plan.missing)
+        self._ready.extend(BlockTask(source, block, plan.stamp) for block in plan.missing)
+        if not plan.missing:
+            self._close(plan.slide_id)
+
+    def _received(self, receipt: BlockReceipt) -> None:
+        result = self._results[receipt.slide_id]
+        report = self._report
+        _add(report.stage_seconds, receipt.seconds)
+        if receipt.failure is not None:
+            self._failed(result, receipt.failure)
+        else:
+            result.blocks_done += 1
+            report.tiles_done += receipt.n_tiles
+            report.stage_bytes.update(receipt.nbytes)
+            report.stain_methods.update(receipt.stain_methods)
+            report.halvings += receipt.halvings
+        self._observer.block(receipt)
+        self._open_blocks[receipt.slide_id] -= 1
+        if self._open_blocks[receipt.slide_id] == 0:
+            self._close(receipt.slide_id)
+
+    def _failed(self, result: SlideResult, failure: Failure) -> None:
+        result.failures.append(failure)
+        if failure.fatal and self._report.stopped is None:
+            self._report.stopped = failure
+
+    def _close(self, slide_id: str) -> None:
+        self._open_blocks.pop(slide_id, None)
+        self._observer.slide(self._results.pop(slide_id))
+
+
+def _add(total: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, seconds in more.items():
+        total[name] = total.get(name, 0.0) + seconds

@@ -1,0 +1,147 @@
+"""What a worker process keeps between blocks: slide handles, models, open groups, tile tables, pixel buffers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Generic, TypeVar
+
+import torch
+from distributed import get_worker
+
+from dataflow.slide import SlideReader, open_slide
+from dataflow.tile_model import TileModel, TileModelFactory
+
+T = TypeVar("T")
+
+
+class KeyedCache(Generic[T]):
+    """A small least-recently-used cache whose values are made once, also when many threads ask at once.
+
+    Parameters
+    ----------
+    size
+        How many values are kept.
+    discard
+        Called with a value that falls out, e.g. to close it. Nobody may be using it any more: sizes are chosen well
+        above what the tasks of a worker hold at one time.
+    """
+
+    def __init__(self, size: int, discard: Callable[[T], None] | None = None) -> None:
+        self._size = size
+        self._discard = discard
+        self._values: OrderedDict[Hashable, T] = OrderedDict()
+        self._lock = threading.Lock()
+        self._making: dict[Hashable, threading.Lock] = {}
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return the value of ``key``, made by ``make`` if it isn't there."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            with self._lock:
+                if key in self._values:
+                    return self._values[key]
+            value = make()
+            dropped: list[T] = []
+            with self._lock:
+                self._values[key] = value
+                self._making.pop(key, None)
+                while len(self._values) > self._size:
+                    dropped.append(self._values.popitem(last=False)[1])
+        if self._discard is not None:
+            for old in dropped:
+                self._discard(old)
+        return value
+
+
+class LoadedModel:
+    """A model and the lock that lets one batch at a time onto its device."""
+
+    def __init__(self, model: TileModel) -> None:
+        self.model = model
+        self.lock = threading.Lock()
+        self.batch_limit = model.batch_size  # halves on out-of-memory, for the life of the process
+
+
+_readers: KeyedCache[SlideReader] = KeyedCache(32, lambda reader: reader.close())
+_models: KeyedCache[LoadedModel] = KeyedCache(2)
+
+
+def slide_reader(path: str, mpp: float | None, stamp: str) -> SlideReader:
+    """Return this process's handle of a slide.
+
+    Parameters
+    ----------
+    path
+        The slide's file.
+    mpp
+        Physical size given by the user [µm/px, level 0], or None.
+    stamp
+        Digest of the slide's content (or of more), so that a replaced file gets a new handle.
+    """
+    return _readers.get((path, mpp, stamp), lambda: open_slide(path, mpp))
+
+
+def loaded_model(factory: TileModelFactory) -> LoadedModel:
+    """Return this process's instance of a model, loaded on first use."""
+
+    def load() -> LoadedModel:
+        torch.set_num_threads(process_threads())
+        return LoadedModel(factory.load())
+
+    return _models.get(factory, load)
+
+
+@cache
+def process_threads() -> int:
+    """Threads that this process may keep busy: those of its Dask worker, or else all cores.
+
+    Dask's nanny sets ``OMP_NUM_THREADS=1``, so torch must be told.
+    """
+    try:
+        return int(get_worker().state.nthreads)
+    except ValueError:  # not on a worker: serial executor, tests
+        return (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
+
+
+@cache
+def decode_pool() -> ThreadPoolExecutor:
+    """Return the threads that decode tiles, shared by all block tasks of the process."""
+    return ThreadPoolExecutor(max(2, process_threads()), thread_name_prefix="decode")
+
+
+class BufferPool:
+    """Reused uint8 pixel buffers (tile, y, x, rgb), in pinned memory where they go to a GPU."""
+
+    def __init__(self) -> None:
+        self._free: dict[tuple[int, int, bool], list[torch.Tensor]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, n_tiles: int, tile_px: int, *, pinned: bool) -> torch.Tensor:
+        """Return a buffer of ``n_tiles`` tiles; its content is undefined."""
+        with self._lock:
+            free = self._free.get((n_tiles, tile_px, pinned))
+            if free:
+                return free.pop()
+        return torch.empty((n_tiles, tile_px, tile_px, 3), dtype=torch.uint8, pin_memory=pinned)
+
+    def give(self, buffer: torch.Tensor) -> None:
+        """Hand a buffer back."""
+        key = (buffer.shape[0], buffer.shape[1], buffer.is_pinned())
+        with self._lock:
+            self._free.setdefault(key, []).append(buffer)
+
+
+buffers = BufferPool()

@@ -1,0 +1,162 @@
+"""The background cluster of this machine: one process, found again through a small state file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from jobs.run_config import ClusterSettings
+from store_schema.errors import ClusterError
+
+_START_TIMEOUT_S: Final = 60.0
+_STOP_TIMEOUT_S: Final = 20.0
+
+
+@dataclass(frozen=True)
+class BackgroundCluster:
+    """What the state file says.
+
+    Attributes
+    ----------
+    pid
+        Of the process that holds scheduler and workers.
+    scheduler, dashboard
+        Addresses on 127.0.0.1.
+    """
+
+    pid: int
+    scheduler: str
+    dashboard: str
+
+
+def state_dir() -> Path:
+    """Return the folder of the state file and log: ``$SLIDESTREAM_STATE_DIR``, or the user's state folder."""
+    if explicit := os.environ.get("SLIDESTREAM_STATE_DIR"):
+        return Path(explicit)
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "slidestream"
+
+
+def _state_file() -> Path:
+    return state_dir() / "cluster.json"
+
+
+def log_file() -> Path:
+    """Return the file that takes what the background processes print."""
+    return state_dir() / "cluster.log"
+
+
+def find() -> BackgroundCluster | None:
+    """Return the running background cluster, or None; a state file that a dead one left is removed."""
+    try:
+        state = BackgroundCluster(**json.loads(_state_file().read_text()))
+    except FileNotFoundError:
+        return None
+    if _alive(state.pid):
+        return state
+    _state_file().unlink(missing_ok=True)
+    return None
+
+
+def background_address() -> str:
+    """Return the scheduler address of the running background cluster.
+
+    Raises
+    ------
+    ClusterError
+        None is running.
+    """
+    state = find()
+    if state is None:
+        raise ClusterError(
+            "--detach needs a cluster that stays: run `slidestream cluster start`, or pass --scheduler."
+        )
+    return state.scheduler
+
+
+def start(settings: ClusterSettings) -> BackgroundCluster:
+    """Start the background cluster and wait until it answers.
+
+    Raises
+    ------
+    ClusterError
+        One is running already, or it did not come up.
+    """
+    if (running := find()) is not None:
+        raise ClusterError(
+            f"A background cluster runs already at {running.scheduler}; stop it first."
+        )
+    state_dir().mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "jobs.background_cluster", json.dumps(asdict(settings))]
+    with log_file().open("ab") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if (state := find()) is not None:
+            return state
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.terminate()
+    raise ClusterError(f"The background cluster did not start; see {log_file()}.")
+
+
+def stop() -> BackgroundCluster | None:
+    """Stop the background cluster; return what was stopped, or None when none was running."""
+    state = find()
+    if state is None:
+        return None
+    os.kill(state.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while _alive(state.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if _alive(state.pid):
+        os.killpg(state.pid, signal.SIGKILL)
+    _state_file().unlink(missing_ok=True)
+    return state
+
+
+def _alive(pid: int) -> bool:
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:  # our own child, e.g. in a test: reap it
+            return False
+    except ChildProcessError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def serve(settings: ClusterSettings) -> None:
+    """Hold a cluster until SIGTERM; the body of the background process."""
+    from dataflow.cluster import embedded_cluster
+
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    with embedded_cluster(settings.spec()) as cluster:
+        state = BackgroundCluster(os.getpid(), cluster.scheduler_address, cluster.dashboard_link)
+        partial = _state_file().with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(state)))
+        partial.replace(_state_file())
+        try:
+            while not stopping:
+                time.sleep(0.2)
+        finally:
+            _state_file().unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    serve(ClusterSettings(**json.loads(sys.argv[1])))

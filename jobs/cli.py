@@ -1,0 +1,62 @@
+"""The ``slidestream`` command: the group, and how errors reach the user."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import click
+
+from jobs.lazy_group import LazyGroup
+from store_schema.errors import SlidestreamError
+
+cli = LazyGroup(
+    "slidestream",
+    "Stream whole-slide images through stain normalization and encoders into one queryable Zarr store.",
+    {
+        "demo": (
+            "jobs.demo:demo",
+            "The whole main job on a sample slide, and where to look at what it made.",
+        ),
+        "run": ("jobs.run:run", "Slides in, features out: index + encode. Resumes by itself."),
+        "index": ("jobs.run:index", "Find tissue and lay the tile grids (first half of run)."),
+        "encode": ("jobs.run:encode", "Encode the tiles of indexed slides (second half of run)."),
+        "encoders": (
+            "jobs.encoders:encoders",
+            "What can be used as encoder: input size, dim, licence.",
+        ),
+        "cluster": ("jobs.cluster_commands:cluster", "A local Dask cluster in the background."),
+        "jobs": ("jobs.job_commands:jobs", "Look after what was submitted with --detach."),
+        "store": ("jobs.store_commands:store", "Look at and look after a store."),
+        "doctor": (
+            "jobs.doctor:doctor",
+            "Is this machine, this slide folder, this store fit for a run?",
+        ),
+    },
+)
+
+
+def main() -> None:
+    """Run the command line; the only place where our errors become exit codes."""
+    verbose = any(arg in ("-v", "--verbose") for arg in sys.argv[1:])
+    try:
+        # non-standalone, so that a command's return value and our errors are ours to turn into exit codes
+        code = cli.main(standalone_mode=False, auto_envvar_prefix="SLIDESTREAM")
+    except SlidestreamError as error:
+        if verbose:
+            traceback.print_exc()
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted; run the same command again to go on where it stopped.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # e.g. `… | head`
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""Jobs that go on without their client: handed to the cluster, followed through the scheduler."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from distributed import Client, fire_and_forget, worker_client
+
+from dataflow.cluster import connect_to
+from dataflow.receipts import BlockReceipt
+from dataflow.stream import SlideResult, StreamObserver
+from jobs.background_cluster import background_address
+from jobs.progress import LineObserver
+from jobs.run_config import RunConfig
+from jobs.streaming import execute
+from store_schema.errors import InputError, SlidestreamError
+
+_METADATA: Final = "slidestream-jobs"
+_PROGRESS_EVERY_S: Final = 1.0
+_FINAL: Final = ("done", "failed", "cancelled", "lost")
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """What the scheduler knows of a job.
+
+    Attributes
+    ----------
+    job_id
+        Also the name of the run's directory.
+    state
+        ``queued``, ``running``, ``done``, ``failed`` (with failures), ``cancelled`` or ``lost`` (its workers died).
+    submitted
+        Seconds since the epoch.
+    command, store
+        Of the call.
+    progress
+        Slides and tiles so far.
+    metrics
+        Of a finished run, else None.
+    error
+        Sentence of a run that could not start, else None.
+    """
+
+    job_id: str
+    state: str
+    submitted: float
+    command: str
+    store: str
+    progress: dict[str, Any]
+    metrics: dict[str, Any] | None
+    error: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in _FINAL
+
+
+def detach(config: RunConfig, *, as_json: bool) -> int:
+    """Hand a run to a cluster that outlives this process, print its id, and return."""
+    address = config.cluster.scheduler or background_address()
+    client = connect_to(address)
+    try:
+        job_id = submit(client, config)
+    finally:
+        client.close()
+    if as_json:
+        click.echo(json.dumps({"job": job_id, "scheduler": address, "run_dir": config.run_dir}))
+    else:
+        click.echo(
+            f"job {job_id}\nfollow it with: slidestream jobs logs {job_id} --scheduler {address} --follow"
+        )
+    return 0
+
+
+def submit(client: Client, config: RunConfig) -> str:
+    """Start a run as a task of the cluster; the task submits and gathers the blocks.
+
+    Dask runs the task again when its worker dies; the run then goes on where it was, as any resumed run does.
+    """
+    job_id = Path(config.run_dir).name
+    for name, value in {
+        "state": "queued",
+        "submitted": time.time(),
+        "command": config.command,
+        "store": config.store,
+    }.items():
+        client.set_metadata([_METADATA, job_id, name], value)
+    fire_and_forget(client.submit(run_job, config, job_id, key=_task_key(job_id), pure=False))
+    return job_id
+
+
+def _task_key(job_id: str) -> str:
+    return f"job-{job_id}"
+
+
+def run_job(config: RunConfig, job_id: str) -> None:
+    """Body of a detached job, on a worker; gives its thread back to the worker's pool."""
+    with worker_client() as client:
+        job = _Job(client, job_id)
+        job.set("state", "running")
+        try:
+            metrics = execute(config, client, job.observer)
+        except SlidestreamError as error:
+            job.log(f"Error: {error}")
+            job.set("error", str(error))
+            job.set("state", "failed")
+        else:
+            job.set("metrics", metrics)
+            job.set(
+                "state",
+                "cancelled" if metrics["cancelled"] else "done" if metrics["ok"] else "failed",
+            )
+
+
+class _Job:
+    def __init__(self, client: Client, job_id: str) -> None:
+        self._client = client
+        self._job_id = job_id
+
+    def set(self, name: str, value: object) -> None:
+        self._client.set_metadata([_METADATA, self._job_id, name], value)
+
+    def log(self, line: str) -> None:
+        self._client.log_event(_topic(self._job_id), line)
+
+    def cancel_wanted(self) -> bool:
+        return bool(self._client.get_metadata([_METADATA, self._job_id, "cancel"], default=False))
+
+    @contextmanager
+    def observer(self, n_slides: int, logger: logging.Logger) -> Iterator[StreamObserver]:
+        yield _JobObserver(self, n_slides, logger)
+
+
+class _JobObserver(LineObserver):
+    """Reports to the scheduler, where other terminals look."""
+
+    def __init__(self, job: _Job, n_slides: int, logger: logging.Logger) -> None:
+        super().__init__(n_slides, logger, job.log)
+        self._job = job
+        self._reported = 0.0
+
+    def block(self, receipt: BlockReceipt) -> None:
+        super().block(receipt)
+        self._report()
+
+    def slide(self, result: SlideResult) -> None:
+        super().slide(result)
+        self._report()
+
+    def cancelled(self) -> bool:
+        return self._job.cancel_wanted()
+
+    def _report(self) -> None:
+        if (
+            time.monotonic() - self._reported < _PROGRESS_EVERY_S
+            and self.slides_done < self.n_slides
+        ):
+            return
+        self._reported = time.monotonic()
+        self._job.set(
+            "progress",
+            {
+                "slides_done": self.slides_done,
+                "slides": self.n_slides,
+                "tiles_done": self.tiles_done,
+                "tiles_per_second": round(self.rate, 1),
+            },
+        )
+
+
+def _topic(job_id: str) -> str:
+    return f"slidestream-{job_id}"
+
+
+def list_jobs(client: Client) -> list[JobRecord]:
+    """Return all jobs that the scheduler knows, oldest first."""
+    records = client.get_metadata([_METADATA], default={})
+    jobs = [_record(client, job_id, fields) for job_id, fields in records.items()]
+    return sorted(jobs, key=lambda job: job.submitted)
+
+
+def get_job(client: Client, job_id: str) -> JobRecord:
+    """Return one job.
+
+    Raises
+    ------
+    InputError
+        The scheduler knows no such job.
+    """
+    records = client.get_metadata([_METADATA], default={})
+    if job_id not in records:
+        known = ", ".join(sorted(records)) or "none"
+        raise InputError(f"The scheduler knows no job {job_id!r} (known: {known}).")
+    return _record(client, job_id, records[job_id])
+
+
+def _record(client: Client, job_id: str, fields: dict[str, Any]) -> JobRecord:
+    state = fields.get("state", "queued")
+    if state not in _FINAL and not client.run_on_scheduler(_task_alive, key=_task_key(job_id)):
+        state = "lost"
+    return JobRecord(
+        job_id,
+        state,
+        fields.get("submitted", 0.0),
+        fields.get("command", "?"),
+        fields.get("store", "?"),
+        fields.get("progress", {}),
+        fields.get("metrics"),
+        fields.get("error"),
+    )
+
+
+def _task_alive(key: str, dask_scheduler: Any) -> bool:
+    task = dask_scheduler.tasks.get(key)
+    return task is not None and task.state != "erred"
+
+
+def job_log(client: Client, job_id: str) -> list[tuple[float, str]]:
+    """Return a job's lines with their times [s since the epoch]."""
+    get_job(client, job_id)
+    return [(when, str(line)) for when, line in client.get_events(_topic(job_id))]
+
+
+def cancel_job(client: Client, job_id: str) -> None:
+    """Ask a job to stop; blocks that are being worked on are finished or dropped whole."""
+    get_job(client, job_id)
+    client.set_metadata([_METADATA, job_id, "cancel"], True)

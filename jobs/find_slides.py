@@ -1,0 +1,76 @@
+"""Which slides a call is about: files for run and index, the store's own for encode."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dataflow.discover import SlideSource, discover_slides
+from dataflow.receipts import Failure
+from jobs.run_config import RunConfig
+from store_schema.errors import InputError, NotInStoreError
+from store_schema.store import Store, open_store
+
+
+def find_slides(config: RunConfig) -> tuple[list[SlideSource], list[Failure]]:
+    """List the slides of a call.
+
+    Returns
+    -------
+    sources
+        What can be tried, in order.
+    failures
+        What was named but can't be tried, e.g. ids that can't be groups of a store.
+    """
+    if config.grid is not None:
+        sources, problems = discover_slides(config.slides, mpp=config.grid.slide_mpp)
+        return sources, [Failure.of(problem.slide_id, problem.error) for problem in problems]
+    return _stored_slides(config, open_store(config.store_url))
+
+
+def _stored_slides(config: RunConfig, store: Store) -> tuple[list[SlideSource], list[Failure]]:
+    stored = {
+        slide_id: store[slide_id].record
+        for slide_id in store.slides
+        if config.grid_name in store[slide_id].grids
+    }
+    sources = [
+        SlideSource(slide_id, record.source, record.mpp if record.mpp_source == "user" else None)
+        for slide_id, record in stored.items()
+    ]
+    if not config.slides:
+        return sources, []
+    # files were given: the slides may have moved since they were indexed
+    found, problems = discover_slides(config.slides)
+    failures = [Failure.of(problem.slide_id, problem.error) for problem in problems]
+    known = {source.slide_id: source for source in sources}
+    chosen = []
+    for source in found:
+        if source.slide_id in known:
+            chosen.append(replace(known[source.slide_id], path=source.path))
+        else:
+            error = NotInStoreError(
+                f"Slide {source.slide_id!r} has no grid {config.grid_name!r} in {config.store}; index it first."
+            )
+            failures.append(Failure.of(source.slide_id, error))
+    return chosen, failures
+
+
+def only_grid(store_url: str, wanted: str | None) -> str:
+    """Return the grid that encode works on: the one that is named, or the store's only one.
+
+    Raises
+    ------
+    InputError
+        The store has none, or several and none was named.
+    """
+    if wanted is not None:
+        return wanted
+    store = open_store(store_url)
+    grids = sorted({grid for slide_id in store.slides for grid in store[slide_id].grids})
+    if not grids:
+        raise InputError(f"{store_url} holds no grid yet; run `slidestream index` first.")
+    if len(grids) > 1:
+        raise InputError(
+            f"{store_url} holds several grids; name one with --grid: {', '.join(grids)}."
+        )
+    return grids[0]

@@ -1,0 +1,265 @@
+"""Options that several commands share, each spelled once; and where their values may come from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
+    """Take option defaults from a YAML file; the command line and the environment win over it."""
+    if value is None:
+        return None
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(value.read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise click.BadParameter(
+            f"{value} can't be read as YAML: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(loaded, dict):
+        raise click.BadParameter(f"{value} must hold a mapping of option names to values")
+    known = {
+        param.name: param for param in ctx.command.params if param.name not in (None, "config")
+    }
+    values = {str(key).replace("-", "_"): item for key, item in loaded.items()}
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, [str(name) for name in known], n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise click.BadParameter(f"{value}: `{ctx.command.name}` has no option {key!r}{hint}")
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+    return value
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_load_config,
+    help="YAML file with any of these options (long names); command line and SLIDESTREAM_* variables win.",
+)
+
+store_option = click.option(
+    "--store",
+    required=True,
+    envvar="SLIDESTREAM_STORE",
+    metavar="PATH|URL",
+    help="The Zarr store: a local path or any fsspec URL; made if it isn't there.",
+)
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead of text."
+)
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show tracebacks and details.")
+
+scheduler_option = click.option(
+    "--scheduler",
+    envvar="SLIDESTREAM_SCHEDULER",
+    metavar="ADDRESS|FILE",
+    help="Dask scheduler to use (tcp://…, or a scheduler file); without it an embedded cluster is started.",
+)
+
+
+def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Combine decorators; the first one named is shown first in the help."""
+
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+cluster_options = stack(
+    scheduler_option,
+    click.option(
+        "--workers", type=click.IntRange(1), help="Worker processes of the embedded cluster."
+    ),
+    click.option(
+        "--threads", type=click.IntRange(1), help="Cores per worker of the embedded cluster."
+    ),
+    click.option(
+        "--memory", default="auto", show_default=True, help="Memory limit per worker, e.g. 8GiB."
+    ),
+    click.option(
+        "--dashboard-port",
+        type=click.IntRange(0, 65535),
+        help="Port of the dashboard on 127.0.0.1.",
+    ),
+)
+
+grid_options = stack(
+    click.option(
+        "--tile-px",
+        type=click.IntRange(8, 8192),
+        default=256,
+        show_default=True,
+        help="Tile side at --mpp.",
+    ),
+    click.option(
+        "--tile-um",
+        type=click.FloatRange(0, min_open=True),
+        help="Tile side in µm, instead of --tile-px.",
+    ),
+    click.option(
+        "--mpp",
+        type=click.FloatRange(0, min_open=True),
+        default=0.5,
+        show_default=True,
+        help="Pixel size of the tiles [µm].",
+    ),
+    click.option(
+        "--stride-px",
+        type=click.IntRange(1),
+        help="Distance of tiles at --mpp; less than the tile makes them overlap.  [default: tile]",
+    ),
+    click.option(
+        "--edge",
+        type=click.Choice(["drop", "pad"]),
+        default="drop",
+        show_default=True,
+        help="Tiles that reach over the border.",
+    ),
+    click.option(
+        "--min-tissue",
+        type=click.FloatRange(0, 1),
+        default=0.25,
+        show_default=True,
+        help="Smallest tissue fraction of a tile.",
+    ),
+    click.option(
+        "--tissue",
+        type=click.Choice(["none", "otsu", "threshold", "mask"]),
+        default="otsu",
+        show_default=True,
+        help="How tissue is found.",
+    ),
+    click.option(
+        "--tissue-threshold",
+        type=click.FloatRange(0, 1),
+        help="Saturation threshold of --tissue threshold.  [default: 0.07]",
+    ),
+    click.option(
+        "--tissue-mask",
+        type=click.Path(path_type=Path),
+        help="Mask image or GeoJSON of --tissue mask, or a folder with one per slide id.",
+    ),
+    click.option(
+        "--slide-mpp",
+        type=click.FloatRange(0, min_open=True),
+        help="Pixel size of the slides [µm, level 0], over what they say.",
+    ),
+    click.option(
+        "--block-tiles",
+        type=click.IntRange(1),
+        default=1024,
+        show_default=True,
+        help="Tiles per block: one task, one stored object.",
+    ),
+    click.option(
+        "--qc/--no-qc",
+        default=True,
+        show_default=True,
+        help="Draw a QC picture per slide beside the store.",
+    ),
+)
+
+encode_options = stack(
+    click.option(
+        "--encoder",
+        default="efficientnet-lite0",
+        show_default=True,
+        help="See `slidestream encoders`.",
+    ),
+    click.option(
+        "--features-name", help="Name of the features in the store.  [default: the encoder's]"
+    ),
+    click.option(
+        "--resize",
+        type=click.Choice(["model", "none"]),
+        default="model",
+        show_default=True,
+        help="Bring tiles to the encoder's input size, or feed them as they are.",
+    ),
+    click.option(
+        "--stain",
+        type=click.Choice(["none", "macenko", "reinhard"]),
+        default="none",
+        show_default=True,
+        help="Stain normalization.",
+    ),
+    click.option(
+        "--stain-fit",
+        type=click.Choice(["slide", "tile"]),
+        default="slide",
+        show_default=True,
+        help="One stain basis per slide, or each tile by itself.",
+    ),
+    click.option(
+        "--stain-target",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Reference image instead of the shipped target.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        default="auto",
+        show_default=True,
+    ),
+    click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True),
+    click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    ),
+    click.option(
+        "--require-gpu", is_flag=True, help="An error instead of the CPU when there is no GPU."
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float16", "float32"]),
+        default="float16",
+        show_default=True,
+        help="Of the stored features.",
+    ),
+    click.option("--compile", "compile_model", is_flag=True, help="torch.compile the model."),
+    click.option(
+        "--random-weights",
+        is_flag=True,
+        help="Random weights (seeded by --seed), for tests and lower bounds.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True),
+    click.option(
+        "--verify/--no-verify",
+        default=True,
+        show_default=True,
+        help="Check the checksums of blocks that are stored already.",
+    ),
+)
+
+run_options = stack(
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace what is stored under the same name but was made otherwise.",
+    ),
+    click.option(
+        "--detach", is_flag=True, help="Hand the job to the cluster, print its id, and return."
+    ),
+    click.option(
+        "--run-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder of this run's log and metrics.  [default: beside the store]",
+    ),
+    json_option,
+    verbose_option,
+    config_option,
+)

@@ -1,0 +1,222 @@
+"""The frozen settings of run, index and encode, and what they come to for the stream."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from store_schema.errors import InputError
+from store_schema.specs import EdgeMode, GridSpec
+
+if TYPE_CHECKING:
+    from dataflow.cluster import ClusterSpec
+    from dataflow.stream_spec import EncodeSpec, IndexSpec, StreamSpec
+    from models.encoder import EncoderFactory
+
+Command = Literal["run", "index", "encode"]
+
+
+@dataclass(frozen=True)
+class GridSettings:
+    """What the grid options say; see ``jobs.options.grid_options``."""
+
+    tile_px: int
+    tile_um: float | None
+    mpp: float
+    stride_px: int | None
+    edge: EdgeMode
+    min_tissue: float
+    tissue: str
+    tissue_threshold: float | None
+    tissue_mask: str | None
+    slide_mpp: float | None
+    block_tiles: int
+    qc: bool
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """What the encoder options say; see ``jobs.options.encode_options``."""
+
+    encoder: str
+    features_name: str | None
+    resize: str
+    stain: str
+    stain_fit: str
+    stain_target: str | None
+    precision: str
+    batch_size: int
+    device: str
+    require_gpu: bool
+    dtype: str
+    compile_model: bool
+    random_weights: bool
+    seed: int
+    verify: bool
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """What the cluster options say; see ``jobs.options.cluster_options``."""
+
+    scheduler: str | None = None
+    workers: int | None = None
+    threads: int | None = None
+    memory: str = "auto"
+    dashboard_port: int | None = None
+
+    def spec(self) -> ClusterSpec:
+        """Return the shape of the embedded cluster."""
+        from dataflow.cluster import ClusterSpec
+
+        return ClusterSpec(self.workers, self.threads, self.memory, self.dashboard_port)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One call of run, index or encode, resolved."""
+
+    command: Command
+    slides: tuple[str, ...]
+    store: str
+    grid: GridSettings | None
+    encode: EncodeSettings | None
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    grid_name: str | None = None
+    overwrite: bool = False
+    run_dir: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as a JSON-able mapping."""
+        return asdict(self)
+
+    @property
+    def store_url(self) -> str:
+        """The store as workers on this machine find it, whatever their working directory."""
+        return absolute_url(self.store)
+
+
+def absolute_url(path_or_url: str) -> str:
+    """Return URLs as they are and local paths absolute."""
+    return path_or_url if "://" in path_or_url else str(Path(path_or_url).expanduser().resolve())
+
+
+def beside_store(store: str, suffix: str) -> Path:
+    """Return the folder that goes with a store: ``cohort.zarr`` → ``cohort_runs`` beside it, for URLs in the cwd."""
+    if "://" in store:
+        return Path.cwd() / f"{Path(store.rstrip('/')).stem}_{suffix}"
+    path = Path(absolute_url(store))
+    return path.with_name(f"{path.stem}_{suffix}")
+
+
+def grid_spec(settings: GridSettings) -> GridSpec:
+    """Turn the grid options into the grid that is asked for."""
+    tile_px = settings.tile_px
+    if settings.tile_um is not None:
+        tile_px = round(settings.tile_um / settings.mpp)
+        if tile_px < 1:
+            raise InputError(
+                f"--tile-um {settings.tile_um:g} is less than a pixel at --mpp {settings.mpp:g}."
+            )
+    return GridSpec(
+        tile_px=tile_px,
+        mpp=settings.mpp,
+        stride_px=tile_px if settings.stride_px is None else settings.stride_px,
+        edge=settings.edge,
+        min_tissue=settings.min_tissue,
+        tissue=_tissue_spec(settings).to_json(),
+    )
+
+
+def _tissue_spec(settings: GridSettings) -> Any:
+    from dataflow.tissue import TissueSpec
+
+    if settings.tissue_mask is not None and settings.tissue != "mask":
+        raise InputError("--tissue-mask goes with --tissue mask; add it, or leave the mask out.")
+    if settings.tissue == "mask" and settings.tissue_mask is None:
+        raise InputError(
+            "--tissue mask needs --tissue-mask: a mask image, a GeoJSON file, or a folder of them."
+        )
+    if settings.tissue_threshold is not None and settings.tissue != "threshold":
+        raise InputError(
+            "--tissue-threshold goes with --tissue threshold; add it, or leave the threshold out."
+        )
+    extra = {} if settings.tissue_threshold is None else {"threshold": settings.tissue_threshold}
+    return TissueSpec(method=settings.tissue, mask_path=settings.tissue_mask, **extra)
+
+
+def index_spec(settings: GridSettings, store: str, *, overwrite: bool) -> IndexSpec:
+    """Turn the grid options into the first half of the stream."""
+    from dataflow.stream_spec import IndexSpec
+    from dataflow.tiling import check_spec
+
+    spec = grid_spec(settings)
+    check_spec(spec)
+    return IndexSpec(
+        grid=spec,
+        tissue=_tissue_spec(settings),
+        qc_dir=str(beside_store(store, "qc")) if settings.qc else None,
+        block_tiles=settings.block_tiles,
+        overwrite=overwrite,
+    )
+
+
+def encoder_factory(settings: EncodeSettings) -> EncoderFactory:
+    """Turn the encoder options into the factory that travels to the workers; finds the weights."""
+    from models.encoder import EncoderFactory, EncoderSpec
+
+    return EncoderFactory(
+        EncoderSpec(
+            name=settings.encoder,
+            random_weights=settings.random_weights,
+            seed=settings.seed,
+            precision=settings.precision,  # type: ignore[arg-type]  # click checks the choices
+            batch_size=settings.batch_size,
+            compile=settings.compile_model,
+            device=settings.device,  # type: ignore[arg-type]
+            dtype=settings.dtype,  # type: ignore[arg-type]
+            require_gpu=settings.require_gpu,
+            resize=settings.resize,  # type: ignore[arg-type]
+        )
+    )
+
+
+def encode_spec(
+    settings: EncodeSettings, factory: EncoderFactory, *, overwrite: bool
+) -> EncodeSpec:
+    """Turn the encoder options into the second half of the stream."""
+    from dataflow.stain import StainSpec, StainTarget
+    from dataflow.stream_spec import EncodeSpec
+
+    target = (
+        StainTarget.default()
+        if settings.stain_target is None
+        else StainTarget.from_file(Path(settings.stain_target))
+    )
+    stain = StainSpec(settings.stain, settings.stain_fit, target)  # type: ignore[arg-type]
+    return EncodeSpec(
+        name=settings.features_name or factory.name,
+        model=factory,
+        stain=stain,
+        verify=settings.verify,
+        overwrite=overwrite,
+    )
+
+
+def stream_spec(config: RunConfig, factory: EncoderFactory | None) -> StreamSpec:
+    """Turn a call into a run of the stream."""
+    from dataflow.stream_spec import StreamSpec
+
+    index = (
+        None
+        if config.grid is None
+        else index_spec(config.grid, config.store, overwrite=config.overwrite)
+    )
+    grid_name = config.grid_name if index is None else index.grid.name
+    if grid_name is None:
+        raise ValueError("encode needs the name of a grid")
+    encode = None
+    if config.encode is not None and factory is not None:
+        encode = encode_spec(config.encode, factory, overwrite=config.overwrite)
+    return StreamSpec(config.store_url, grid_name, index, encode)

@@ -1,0 +1,127 @@
+"""One run of the stream, from its frozen config to its metrics: what run, index and encode call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, span
+from rich.console import Console
+
+from dataflow.cluster import connect, dashboard_link, require_gpu_workers
+from dataflow.executors import DaskExecutor
+from dataflow.stream import StreamObserver, run_stream
+from jobs.find_slides import find_slides
+from jobs.progress import BarObserver, LineObserver, LogObserver, say
+from jobs.run_config import RunConfig, beside_store, encoder_factory, stream_spec
+from jobs.run_directory import run_directory
+from jobs.summary import run_metrics
+from store_schema.errors import InputError
+from store_schema.store import create_store
+
+
+def run_here(config: RunConfig, *, quiet: bool) -> dict[str, Any]:
+    """Run on the cluster that the config names, and show progress here.
+
+    Parameters
+    ----------
+    config
+        The call.
+    quiet
+        No progress (``--json``).
+
+    Returns
+    -------
+    dict
+        The metrics, see :func:`jobs.summary.run_metrics`.
+    """
+    with connect(config.cluster.scheduler, config.cluster.spec()) as client:
+        if not quiet:
+            say(f"dashboard {dashboard_link(client)}")
+        return execute(config, client, lambda n, logger: _shown(n, logger, quiet=quiet))
+
+
+@contextmanager
+def _shown(n_slides: int, logger: logging.Logger, *, quiet: bool) -> Iterator[StreamObserver]:
+    console = Console(stderr=True)
+    if quiet:
+        yield LogObserver(n_slides, logger)
+    elif console.is_terminal:
+        with BarObserver(n_slides, logger, console) as bar:
+            yield bar
+    else:
+        yield LineObserver(n_slides, logger, say)
+
+
+def execute(
+    config: RunConfig,
+    client: Client,
+    observe: Callable[[int, logging.Logger], AbstractContextManager[StreamObserver]],
+) -> dict[str, Any]:
+    """Run on a connected cluster; leaves a run directory and a store.
+
+    Parameters
+    ----------
+    config
+        The call.
+    client
+        Of the cluster.
+    observe
+        Number of slides and the run's logger → context manager of the observer that is told what happens.
+
+    Raises
+    ------
+    SlidestreamError
+        Nothing could be started: no slides, no store, no model, no workers.
+    """
+    with run_directory(Path(config.run_dir), config.to_json()) as directory:
+        sources, refused = find_slides(config)
+        if not sources and not refused:
+            raise InputError(
+                f"{config.store} holds no slide with grid {config.grid_name!r}; index slides first."
+            )
+        for failure in refused:
+            directory.logger.error("%s [%s]: %s", failure.slide_id, failure.reason, failure.message)
+        factory = None if config.encode is None else encoder_factory(config.encode)
+        if factory is not None and factory.needs_gpu:
+            require_gpu_workers(client)
+        spec = stream_spec(config, factory)
+        create_store(config.store_url)
+        with (
+            observe(len(sources), directory.logger) as observer,
+            span("slidestream", config.command),
+        ):
+            report = run_stream(DaskExecutor(client), spec, sources, observer)
+        extra: dict[str, Any] = {
+            "command": config.command,
+            "store": config.store,
+            "grid": spec.grid_name,
+            "run_dir": config.run_dir,
+            "dashboard": dashboard_link(client),
+        }
+        if spec.index is not None and spec.index.qc_dir is not None:
+            extra["qc"] = str(beside_store(config.store, "qc"))
+        if factory is not None and spec.encode is not None:
+            extra |= {
+                "features": spec.encode.name,
+                "device": factory.device,
+                "precision": factory.precision,
+            }
+        metrics = run_metrics(report, refused, len(sources), extra)
+        directory.write_metrics(metrics)
+        _log_end(directory.logger, metrics)
+        return metrics
+
+
+def _log_end(logger: logging.Logger, metrics: dict[str, Any]) -> None:
+    logger.log(
+        logging.INFO if metrics["ok"] else logging.ERROR,
+        "%d of %d slides complete, %d tiles in %.1f s",
+        metrics["slides"]["complete"],
+        metrics["slides"]["asked"],
+        metrics["tiles"]["done"],
+        metrics["wall_seconds"],
+    )
