@@ -1,0 +1,307 @@
+"""Stain normalization as the stream uses it: per slide or per tile, falling back on evidence.
+
+Macenko → Reinhard → untouched. With ``fit="tile"`` each tile is judged by itself. With ``fit="slide"`` the slide is
+judged once, from pooled tissue pixels, and all of its tiles get the same map: neighbours stay
+comparable, and a tile of clear glass, whose optical density is about 0, stays clear glass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dataflow import macenko, reinhard
+from dataflow.optical_density import OPAQUE_MAX, log_planes
+from dataflow.stain_target import StainTarget
+from store_schema import names
+from store_schema.specs import ArraySpec
+
+Method: TypeAlias = Literal["none", "macenko", "reinhard"]
+FitScope: TypeAlias = Literal["slide", "tile"]
+
+FILL: Final = 255
+_MAX_POOLED_PX: Final = 1 << 20
+_CHUNK_PX: Final = {"cpu": 1 << 18, "cuda": 1 << 23}  # the CPU's is about what its caches hold
+
+
+class StainMethod(IntEnum):
+    """What was done to a tile; the values are stored."""
+
+    NONE = 0
+    MACENKO = 1
+    REINHARD = 2
+    UNTOUCHED = 3
+
+
+def stain_method_array_spec() -> ArraySpec:
+    """Declare the stored array ``stain_method`` (tile,), uint8 CF flags."""
+    return ArraySpec(
+        dims=(names.TILE,),
+        shape=(),
+        dtype="uint8",
+        attrs={
+            "long_name": "stain normalization used on the tile",
+            "flag_values": [int(method) for method in StainMethod],
+            "flag_meanings": "not_asked macenko reinhard untouched",
+        },
+    )
+
+
+@dataclass(frozen=True)
+class StainSpec:
+    """What was asked of stain normalization: the same for all slides of a run.
+
+    Attributes
+    ----------
+    method
+        ``none``, ``macenko`` (falling back to Reinhard, then to the untouched tile) or
+        ``reinhard`` (falling back to the untouched tile).
+    fit
+        ``slide``: one basis per slide; ``tile``: each tile by itself.
+    target
+        What to normalize to.
+    """
+
+    method: Method = "none"
+    fit: FitScope = "slide"
+    target: StainTarget = field(default_factory=StainTarget.default)
+
+    @property
+    def needs_basis(self) -> bool:
+        """Whether :func:`fit_slide` has to see the slide first."""
+        return self.method != "none" and self.fit == "slide"
+
+    @property
+    def wanted_method(self) -> StainMethod:
+        """What tiles get where nothing speaks against it."""
+        return StainMethod[self.method.upper()]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What decides the pixels, JSON-able."""
+        if self.method == "none":
+            return {"method": "none"}
+        target = {"name": self.target.name, "digest": self.target.digest}
+        return {"method": self.method, "fit": self.fit, "target": target}
+
+
+@dataclass(frozen=True)
+class StainEvidence:
+    """What a slide's basis rests on.
+
+    Attributes
+    ----------
+    tissue_px
+        Pooled tissue pixels that were looked at.
+    stained_fraction
+        Share of them that is not transparent in any channel.
+    eigenvalue_ratio
+        Second to first eigenvalue of their optical densities' covariance.
+    angle_degrees
+        Between the two stain vectors.
+    """
+
+    tissue_px: int
+    stained_fraction: float
+    eigenvalue_ratio: float
+    angle_degrees: float
+
+
+@dataclass(frozen=True)
+class StainBasis:
+    """One slide's stains, small and JSON-able: it travels with the slide's block tasks.
+
+    Attributes
+    ----------
+    method
+        What the whole slide gets: the outcome of the cascade.
+    stains, max_concentrations
+        As in :class:`~dataflow.stain_target.StainTarget`.
+    lab_mean, lab_std
+        CIE Lab statistics of the tissue.
+    evidence
+        What that rests on.
+    reason
+        What spoke against the method that was asked for; empty where it is used.
+    """
+
+    method: StainMethod
+    stains: tuple[tuple[float, ...], tuple[float, ...]]
+    max_concentrations: tuple[float, ...]
+    lab_mean: tuple[float, ...]
+    lab_std: tuple[float, ...]
+    evidence: StainEvidence
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the basis as a JSON-able mapping."""
+        return {**asdict(self), "method": self.method.name.lower()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> StainBasis:
+        """Read what :meth:`to_json` gave, also after a trip through JSON text."""
+        haematoxylin, eosin = data["stains"]
+        return cls(
+            method=StainMethod[data["method"].upper()],
+            stains=(tuple(haematoxylin), tuple(eosin)),
+            max_concentrations=tuple(data["max_concentrations"]),
+            lab_mean=tuple(data["lab_mean"]),
+            lab_std=tuple(data["lab_std"]),
+            evidence=StainEvidence(**data["evidence"]),
+            reason=data["reason"],
+        )
+
+
+def fit_slide(tiles: npt.NDArray[np.uint8], spec: StainSpec) -> StainBasis:
+    """Fit one basis to a slide's pooled tissue pixels, and decide what the slide gets.
+
+    Parameters
+    ----------
+    tiles
+        uint8 (n, y, x, rgb), a sample of tissue tiles; n may be 0. About a million tissue pixels
+        of it are used, evenly spread.
+    spec
+        What was asked.
+
+    Returns
+    -------
+    StainBasis
+        Its ``method`` is ``UNTOUCHED`` where the evidence is good enough for neither method.
+    """
+    pixels = tiles.reshape(-1, 3)
+    pixels = pixels[pixels.min(axis=1) <= OPAQUE_MAX] if len(pixels) else pixels
+    pooled = pixels[:: len(pixels) // _MAX_POOLED_PX + 1]
+    if len(pooled) == 0:
+        pooled = np.full((1, 3), 255, dtype=np.uint8)  # nothing to see: no evidence for anything
+    image = torch.from_numpy(np.ascontiguousarray(pooled))[None, None]
+    fit = macenko.fit(log_planes(image), spec.target.macenko_tensors()[1])
+    mean, std, reinhard_trusted = reinhard.statistics(image)
+    if spec.method == "none":
+        method = StainMethod.NONE
+    elif spec.method == "macenko" and bool(fit.trusted[0]):
+        method = StainMethod.MACENKO
+    elif bool(reinhard_trusted[0]):
+        method = StainMethod.REINHARD
+    else:
+        method = StainMethod.UNTOUCHED
+    haematoxylin, eosin = fit.stains[0].T.tolist()
+    return StainBasis(
+        method=method,
+        stains=(tuple(haematoxylin), tuple(eosin)),
+        max_concentrations=tuple(fit.max_concentrations[0].tolist()),
+        lab_mean=tuple(mean[0].tolist()),
+        lab_std=tuple(std[0].tolist()),
+        evidence=StainEvidence(
+            tissue_px=len(pooled) if len(pixels) else 0,
+            stained_fraction=float(fit.stained_fraction[0]),
+            eigenvalue_ratio=float(fit.eigenvalue_ratio[0]),
+            angle_degrees=float(fit.angle_degrees[0]),
+        ),
+        reason=_reason(spec.wanted_method, method, fit),
+    )
+
+
+def _reason(wanted: StainMethod, method: StainMethod, fit: macenko.MacenkoFit) -> str:
+    if method is wanted:
+        return ""
+    objections = fit.objections(0) if wanted is StainMethod.MACENKO else []
+    if method is StainMethod.UNTOUCHED:
+        objections.append("too little coloured tissue for Reinhard")
+    return "; ".join(objections)
+
+
+class StainNormalizer:
+    """Normalizes batches of tiles on one device.
+
+    Parameters
+    ----------
+    spec
+        What was asked.
+    basis
+        The slide's, from :func:`fit_slide`; needed for ``fit="slide"``, unused otherwise.
+    device
+        Where the tiles of the calls are.
+    """
+
+    def __init__(self, spec: StainSpec, basis: StainBasis | None, device: torch.device) -> None:
+        if spec.needs_basis and basis is None:
+            raise ValueError("a normalization per slide needs the slide's basis: call fit_slide")
+        self._spec = spec
+        self._chunk_px = _CHUNK_PX.get(device.type, _CHUNK_PX["cpu"])
+        self._stains, self._concentrations = spec.target.macenko_tensors()
+        self._lab_mean, self._lab_std = spec.target.reinhard_tensors()
+        self._slide_method = basis.method if spec.needs_basis and basis is not None else None
+        if basis is not None:
+            self._slide_lab = (
+                torch.tensor([basis.lab_mean], dtype=torch.float64),
+                torch.tensor([basis.lab_std], dtype=torch.float64),
+            )
+            self._slide_transfer = macenko.transfer(
+                torch.tensor([basis.stains], dtype=torch.float64).transpose(1, 2),
+                torch.tensor([basis.max_concentrations], dtype=torch.float64),
+                self._stains,
+                self._concentrations,
+            )
+
+    def __call__(self, tiles: torch.Tensor) -> tuple[torch.Tensor, npt.NDArray[np.uint8]]:
+        """Normalize a batch; a tile's result does not depend on its neighbours in the batch.
+
+        Parameters
+        ----------
+        tiles
+            uint8 (n, y, x, rgb) on the device; left as it is.
+
+        Returns
+        -------
+        tuple
+            The tiles, uint8 (n, y, x, rgb) on the same device, and the :class:`StainMethod` used
+            on each, uint8 (n,). Where nothing is to be done, the tiles are returned as they came,
+            not copied.
+        """
+        n = tiles.shape[0]
+        if self._spec.method == "none":
+            return tiles, np.full(n, StainMethod.NONE, dtype=np.uint8)
+        if n == 0 or self._slide_method is StainMethod.UNTOUCHED:
+            return tiles, np.full(n, StainMethod.UNTOUCHED, dtype=np.uint8)
+        chunk = max(1, self._chunk_px // (tiles.shape[1] * tiles.shape[2]))
+        parts = [self._chunk(part) for part in torch.split(tiles, chunk)]
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat([part for part, _ in parts]), np.concatenate([used for _, used in parts])
+
+    def _chunk(self, tiles: torch.Tensor) -> tuple[torch.Tensor, npt.NDArray[np.uint8]]:
+        if self._slide_method is None:
+            return self._each_by_itself(tiles)
+        used = np.full(tiles.shape[0], self._slide_method, dtype=np.uint8)
+        if self._slide_method is StainMethod.MACENKO:
+            return macenko.apply(log_planes(tiles), *self._slide_transfer, tiles.shape), used
+        return reinhard.apply(tiles, *self._slide_lab, self._lab_mean, self._lab_std), used
+
+    def _each_by_itself(self, tiles: torch.Tensor) -> tuple[torch.Tensor, npt.NDArray[np.uint8]]:
+        """Cascade per tile: all at once through Macenko, then those it can't do through Reinhard."""
+        used = np.full(tiles.shape[0], StainMethod.UNTOUCHED, dtype=np.uint8)
+        normalized = tiles
+        if self._spec.method == "macenko":
+            planes = log_planes(tiles)
+            fit = macenko.fit(planes, self._concentrations)
+            matrix, bias = macenko.transfer(
+                fit.stains, fit.max_concentrations, self._stains, self._concentrations
+            )
+            finite = matrix.isfinite().flatten(1).all(dim=1) & bias.isfinite().all(dim=1)
+            used[(fit.trusted & finite).numpy()] = StainMethod.MACENKO
+            normalized = macenko.apply(planes, matrix.nan_to_num(), bias.nan_to_num(), tiles.shape)
+        rest = torch.from_numpy(np.flatnonzero(used != StainMethod.MACENKO)).to(tiles.device)
+        if len(rest) == 0:
+            return normalized, used
+        left = tiles[rest]
+        mean, std, trusted = reinhard.statistics(left)
+        done = reinhard.apply(left, mean, std, self._lab_mean, self._lab_std)
+        kept = trusted.to(tiles.device)[:, None, None, None]
+        normalized = normalized.index_copy(0, rest, torch.where(kept, done, left))
+        used[rest.cpu().numpy()[trusted.numpy()]] = StainMethod.REINHARD
+        return normalized, used
