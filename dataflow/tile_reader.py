@@ -66,10 +66,14 @@ class TilePlan:
 
     @property
     def whole_factor(self) -> int | None:
-        """Pixels of the level per pixel of the tile along a side, when that is a whole number."""
+        """Pixels of the level per pixel of the tile along a side, when that is a power of two.
+
+        Only for those is Pillow's integer reduction rounded to the nearest.
+        """
         factor = round(self.tile_level_px / self.tile_px)
         excess_level0 = abs(factor * self.tile_px - self.tile_level_px) * self.level_downsample
-        return factor if factor >= 1 and excess_level0 < _EXACT_LEVEL0_PX else None
+        whole = factor >= 1 and factor & (factor - 1) == 0 and excess_level0 < _EXACT_LEVEL0_PX
+        return factor if whole else None
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class TileReader:
     """Reads tiles of one slide by one plan; may be used from several threads at once.
 
     Where the tile's pixels are those of the level, they are copied; where each is the mean of a
-    whole number of them, they are averaged; otherwise they are area-resampled from the fractional
+    whole number of them, they are averaged (powers of two); otherwise they are area-resampled from the fractional
     box. Beyond the border of the slide tiles are white.
     """
 
