@@ -225,7 +225,7 @@ def block_group(objects: Objects, path: str) -> BlockGroup:
     attrs = group_attrs(objects, path, kind) if kind in BLOCK_KINDS else None
     if attrs is None:
         raise NotInStoreError(f"{objects.url} has no {path}: run the command that makes it first")
-    return _from_attrs(objects, path, attrs)
+    return from_attrs(objects, path, attrs)
 
 
 def create_block_group(
@@ -297,13 +297,14 @@ def create_block_group(
         compare=(names.PROVENANCE, names.ARRAYS, names.N_TILES, names.BLOCK_TILES),
         overwrite=overwrite,
     )
-    group = _from_attrs(objects, path, attrs)
+    group = from_attrs(objects, path, attrs)
     for array, layout in group.layouts.items():
         ensure_array(objects, f"{path}/{array}", layout)
     return group
 
 
-def _from_attrs(objects: Objects, path: str, attrs: Mapping[str, Any]) -> BlockGroup:
+def from_attrs(objects: Objects, path: str, attrs: Mapping[str, Any]) -> BlockGroup:
+    """Return the block group that a group's attributes describe."""
     declared = attrs[names.ARRAYS]
     specs = {
         name: ArraySpec(

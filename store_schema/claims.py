@@ -15,6 +15,9 @@ from store_schema.layout import ArrayLayout, document
 from store_schema.objects import METADATA, Objects
 
 
+CONSOLIDATED = "consolidated_metadata"
+
+
 def node_key(path: str) -> str:
     """Return the key of a node's metadata document."""
     return f"{path}/{METADATA}" if path else METADATA
@@ -109,7 +112,8 @@ def claim(
         objects.delete_group(path)
     elif objects.get(node_key(path)) is None:
         _clear_unclaimed(objects, path)
-    objects.put_new(node_key(path), group_document(ours, foreign))
+    if objects.put_new(node_key(path), group_document(ours, foreign)):
+        drop_consolidated(objects)
     stored = our_attrs(read_node(objects, path))
     if stored is None:
         raise StoreError(
@@ -129,6 +133,14 @@ def claim(
             "pass --overwrite to replace it, or choose another name"
         )
     return stored
+
+
+def drop_consolidated(objects: Objects) -> None:
+    """Drop consolidated metadata, which would hide what was added from plain zarr and xarray."""
+    root = read_node(objects, "")
+    if root is not None and CONSOLIDATED in root:
+        kept = {key: value for key, value in root.items() if key != CONSOLIDATED}
+        objects.put(node_key(""), document(kept))
 
 
 def _clear_unclaimed(objects: Objects, path: str) -> None:

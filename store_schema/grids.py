@@ -64,13 +64,8 @@ def create_grid(
             f"{path} was begun with {attrs[names.N_TILES]} tiles and has {len(table)} now: "
             "pass --overwrite"
         )
-    for name, (raster, values) in (rasters or {}).items():
-        layout = raster_array(raster)
-        facts = {names.PX_LEVEL0: raster.px_level0, names.ORIGIN_LEVEL0: list(raster.origin_level0)}
-        arrays = {names.MASK: (layout, values)}
-        write_whole_group(
-            objects, path, names.MASKS, name, arrays, provenance=provenance, facts=facts
-        )
+    for name, raster in (rasters or {}).items():
+        write_raster(objects, path, name, {names.MASK: raster}, provenance=provenance)
     for name in reversed(list(GRID_ARRAYS)):
         layout = grid_array(name, len(table))
         values = np.asarray(getattr(table, name), dtype=layout.dtype)
@@ -111,3 +106,29 @@ def read_tile_table(objects: Objects, path: str, attrs: Mapping[str, Any]) -> Ti
             f"{path} is not wholly written yet: run the command that indexes the slide again"
         ) from error
     return TileTable(**columns)  # type: ignore[arg-type]  # dtypes are those of GRID_ARRAYS
+
+
+def write_raster(
+    objects: Objects,
+    path: str,
+    name: str,
+    arrays: Mapping[str, tuple[RasterSpec, Array]],
+    *,
+    provenance: Mapping[str, Any],
+    overwrite: bool = False,
+) -> None:
+    """Write ``masks/<name>`` of a grid; see :meth:`store_schema.slide_view.SlideView.write_raster`."""
+    places = {(spec.px_level0, spec.origin_level0, spec.shape[-2:]) for spec, _ in arrays.values()}
+    if len(places) != 1:
+        raise ValueError(f"the arrays of masks/{name} lie on one raster, not on {len(places)}")
+    spec = next(iter(arrays.values()))[0]
+    write_whole_group(
+        objects,
+        path,
+        names.MASKS,
+        name,
+        {array: (raster_array(raster), values) for array, (raster, values) in arrays.items()},
+        provenance=provenance,
+        facts={names.PX_LEVEL0: spec.px_level0, names.ORIGIN_LEVEL0: list(spec.origin_level0)},
+        overwrite=overwrite,
+    )

@@ -37,6 +37,11 @@ GRID_ARRAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
 }
 
+SELECTION_ARRAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    names.TILE_INDEX: ("int32", {"long_name": "position of the tile in the grid", "units": "1"}),
+    names.RANK_SCORE: ("float32", {"long_name": "score that the tile was ranked by", "units": "1"}),
+}
+
 
 @dataclass(frozen=True)
 class ArrayLayout:
@@ -168,6 +173,12 @@ def raster_array(spec: RasterSpec) -> ArrayLayout:
         keep_empty=False,
         zero_fill=True,
     )
+
+
+def selection_array(name: str, k: int) -> ArrayLayout:
+    """Return the layout of an array of a selection of ``k`` tiles; one chunk."""
+    dtype, attrs = SELECTION_ARRAYS[name]
+    return ArrayLayout((names.K,), (k,), (k or 1,), dtype, attrs)
 
 
 def document(metadata: Mapping[str, Any]) -> bytes:

@@ -67,5 +67,6 @@ STAIN_BASIS: Final = "stain_basis"
 COMPLETE: Final = "complete"  # of groups that are written whole (masks, selections); set last
 PX_LEVEL0: Final = "px_level0"
 ORIGIN_LEVEL0: Final = "origin_level0"
+SELECTED: Final = "selected"  # number of tiles of a selection
 
 DEFAULT_BLOCK_TILES: Final = 1024

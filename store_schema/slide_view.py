@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from store_schema import grids, names
-from store_schema.blocks import BlockGroup, block_group, create_block_group
+import numpy as np
+import numpy.typing as npt
+
+from store_schema import grids, names, selections
+from store_schema.blocks import BlockGroup, block_group, create_block_group, from_attrs
 from store_schema.chunks import Array
 from store_schema.claims import group_attrs
 from store_schema.errors import InvalidNameError, NotInStoreError
@@ -23,13 +26,21 @@ from store_schema.specs import (
     TileTable,
 )
 
+if TYPE_CHECKING:
+    import xarray as xr
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SlideView:
     """A slide of a store. Cheap, picklable, always up to date: only the address is kept."""
 
     objects: Objects
     slide_id: str
+
+    def __repr__(self) -> str:
+        from store_schema.inventory import slide_text
+
+        return slide_text(self)
 
     @property
     def path(self) -> str:
@@ -186,13 +197,177 @@ class SlideView:
         NotInStoreError
             If there is no such grid or group; names near ones.
         """
+        attrs = self.run_attrs(grid, kind, name)
+        return from_attrs(self.objects, f"{self.grid_path(grid)}/{kind}/{name}", attrs)
+
+    def tiles(
+        self,
+        grid: str | None = None,
+        *,
+        features: str | Literal[False] | None = None,
+        scores: str | Literal[False] | None = None,
+        allow_incomplete: bool = False,
+    ) -> xr.Dataset:
+        """Return the slide's tiles as a lazy dataset.
+
+        Parameters
+        ----------
+        grid
+            Name of the grid; None takes the only one.
+        features, scores
+            Which feature set and score run to have with it: a name, None for the only one (if any), False for none.
+        allow_incomplete
+            Accept groups that aren't complete; what is missing reads as NaN, or as the fill value of integers.
+
+        Returns
+        -------
+        Dataset
+            Dimension ``tile``, in stored order. Coordinates x, y [px, level 0], row, col; variables ``tissue``
+            and the arrays of the runs, dask-backed with one chunk a block. ``ds.sel(x=…, y=…)`` finds tiles by
+            corner, ``ds.tiles`` has regions, lattice pictures and pixels. An array of the score run whose name is
+            taken is called ``<run>_<array>``.
+
+        Raises
+        ------
+        NotInStoreError
+            If there is no such grid, feature set or run; names near ones.
+        InputError
+            If there are several to choose from and none was named.
+        IncompleteError
+            If a group isn't complete, unless that is allowed; says how far it is.
+        """
+        from store_schema.views import tiles  # xarray and dask, which writers don't need
+
+        return tiles(
+            self, grid, features=features, scores=scores, allow_incomplete=allow_incomplete
+        )
+
+    def raster(self, grid: str, name: str) -> xr.Dataset:
+        """Return ``masks/<name>`` of a grid as a lazy dataset.
+
+        Returns
+        -------
+        Dataset
+            Dimensions (…, y, x) with the pixels' centres [px, level 0] as coordinates.
+
+        Raises
+        ------
+        NotInStoreError, IncompleteError
+            If there is no such group, or it isn't wholly written yet.
+        """
+        from store_schema.views import raster
+
+        return raster(self, grid, name)
+
+    def write_raster(
+        self,
+        grid: str,
+        name: str,
+        arrays: Mapping[str, tuple[RasterSpec, Array]],
+        provenance: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Write ``masks/<name>`` of a grid whole; the same again is a no-op.
+
+        Parameters
+        ----------
+        grid, name
+            Where it goes.
+        arrays
+            E.g. ``mask`` (y, x) and ``confidence`` (class, y, x), on one raster.
+        provenance
+            What decides the values; JSON-able.
+        overwrite
+            Replace a group of other settings.
+
+        Raises
+        ------
+        SettingsConflictError
+            If the group was made otherwise; names what differs.
+        """
         self.grid_attrs(grid)
-        known = self.runs(grid, kind)
-        if name not in known:
+        grids.write_raster(
+            self.objects,
+            self.grid_path(grid),
+            name,
+            arrays,
+            provenance=provenance,
+            overwrite=overwrite,
+        )
+
+    def write_selection(
+        self,
+        grid: str,
+        name: str,
+        tile_index: npt.NDArray[np.int32],
+        rank_score: npt.NDArray[np.float32],
+        provenance: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Write ``selections/<name>`` of a grid whole; the same again is a no-op.
+
+        Parameters
+        ----------
+        grid, name
+            Where it goes.
+        tile_index
+            int32 (k,), positions of the selected tiles along ``tile``, best first.
+        rank_score
+            float32 (k,), what they were ranked by.
+        provenance
+            What decides the selection; JSON-able.
+        overwrite
+            Replace a selection of other settings.
+
+        Raises
+        ------
+        InputError
+            If an index is outside of the grid, or selected twice.
+        SettingsConflictError
+            If the selection was made otherwise; names what differs.
+        """
+        n_tiles = self.grid_attrs(grid)[names.N_TILES]
+        selections.write_selection(
+            self.objects,
+            self.grid_path(grid),
+            name,
+            tile_index,
+            rank_score,
+            n_tiles=n_tiles,
+            provenance=provenance,
+            overwrite=overwrite,
+        )
+
+    def selection(
+        self, grid: str, name: str
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Return (tile_index, rank_score) of a selection; NotInStoreError or IncompleteError if it isn't there."""
+        attrs = self.run_attrs(grid, names.SELECTIONS, name)
+        return selections.read_selection(
+            self.objects, f"{self.grid_path(grid)}/{names.SELECTIONS}/{name}", attrs
+        )
+
+    def run_attrs(self, grid: str, kind: str, name: str) -> dict[str, Any]:
+        """Return what the store says of a group of a grid.
+
+        Raises
+        ------
+        NotInStoreError
+            If there is no such grid or group; names near ones.
+        """
+        self.grid_attrs(grid)
+        path = f"{self.grid_path(grid)}/{kind}"
+        try:
+            attrs = group_attrs(self.objects, f"{path}/{check_name(name)}", kind)
+        except InvalidNameError:
+            attrs = None
+        if attrs is None:
             raise NotInStoreError(
-                f"{self.grid_path(grid)} has no {kind} {name!r}: {near(name, known)}"
+                f"{self.grid_path(grid)} has no {kind} {name!r}: {near(name, self.runs(grid, kind))}"
             )
-        return block_group(self.objects, f"{self.grid_path(grid)}/{kind}/{name}")
+        return attrs
 
     def runs(self, grid: str, kind: str) -> list[str]:
         """Return the names of a grid's groups of one kind (features, scores, selections, masks)."""

@@ -28,7 +28,6 @@ from store_schema.errors import (
     StoreError,
 )
 from store_schema.ids import check_slide_id
-from store_schema.layout import document
 from store_schema.near_names import near
 from store_schema.objects import PARTIAL, Objects, open_objects
 from store_schema.slide_view import SlideView
@@ -37,12 +36,17 @@ from store_schema.specs import SlideRecord
 Mode = Literal["r", "r+"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Store:
     """A cohort's store: a mapping of slide ids to slides. Picklable: only the address is kept."""
 
     objects: Objects
     mode: Mode = "r"
+
+    def __repr__(self) -> str:
+        from store_schema.inventory import store_text
+
+        return store_text(self)
 
     @property
     def url(self) -> str:
@@ -161,8 +165,7 @@ def open_store(url: str | os.PathLike[str], mode: Mode = "r") -> Store:
     url
         A local path, ``memory://…`` or any fsspec URL.
     mode
-        ``r`` to read, ``r+`` to add to it as well. Consolidated metadata, which would hide what is
-        added, is dropped by ``r+``; ``slidestream store finalize`` makes it anew.
+        ``r`` to read, ``r+`` to add slides as well.
 
     Raises
     ------
@@ -180,9 +183,6 @@ def open_store(url: str | os.PathLike[str], mode: Mode = "r") -> Store:
             f"`slidestream run SLIDES --store {objects.url}` makes one"
         )
     _check_version(objects.url, attrs.get(names.VERSION))
-    if mode == "r+" and "consolidated_metadata" in node:
-        kept = {key: value for key, value in node.items() if key != "consolidated_metadata"}
-        objects.put(node_key(""), document(kept))
     return Store(objects, mode)
 
 
