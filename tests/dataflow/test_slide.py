@@ -268,3 +268,24 @@ def test_a_slide_may_be_read_only(make_slide: Callable[..., Path]) -> None:
     path = make_slide("a.tif")
     path.chmod(0o444)
     assert open_slide(path).read_level(2, 0, 0, 10, 10).shape == (10, 10, 3)
+
+
+def test_a_handle_is_replaced_once_after_a_failure(
+    make_slide: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_slide("a.tif")
+    damage(path, level=0, tile=0)
+    reader = open_slide(path)
+    with pytest.raises(ReadFailedError):
+        reader.read_level(0, 0, 0, 200, 200)
+    opened: list[str] = []
+    original = openslide.OpenSlide.__init__
+
+    def counting(slide: openslide.OpenSlide, filename: str) -> None:
+        opened.append(filename)
+        original(slide, filename)
+
+    monkeypatch.setattr(openslide.OpenSlide, "__init__", counting)
+    for _ in range(5):
+        reader.read_level(0, 300, 0, 200, 200)
+    assert opened == [str(path)]
