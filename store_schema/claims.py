@@ -14,7 +14,6 @@ from store_schema.errors import SettingsConflictError, StoreError
 from store_schema.layout import ArrayLayout, document
 from store_schema.objects import METADATA, Objects
 
-
 CONSOLIDATED = "consolidated_metadata"
 
 

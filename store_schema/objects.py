@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,12 +61,20 @@ class Objects(Protocol):
         """Return the sorted names of the folders right below ``prefix``."""
         ...
 
+    def age_s(self, key: str) -> float:
+        """Return the seconds since an object was last touched; 0 where that can't be told."""
+        ...
+
     def delete(self, key: str) -> None:
         """Delete one object if it is there."""
         ...
 
     def delete_group(self, prefix: str) -> None:
         """Delete all below ``prefix``; half deleted, it is never mistaken for another group."""
+        ...
+
+    def remove_empty_folders(self, min_age_s: float) -> None:
+        """Remove folders that hold nothing and haven't changed for a while."""
         ...
 
 
@@ -190,6 +199,13 @@ class LocalObjects:
                 return []
         return sorted(e.name for e in entries if e.is_dir() and not e.name.endswith(PARTIAL))
 
+    def age_s(self, key: str) -> float:
+        """Return the seconds since an object was last touched (ctime: a rename counts); 0 if it has gone."""
+        try:
+            return max(0.0, time.time() - (self.root / key).stat().st_ctime)
+        except FileNotFoundError:
+            return 0.0
+
     def delete(self, key: str) -> None:
         """Delete one object if it is there."""
         with _explained("delete in", self.url):
@@ -205,6 +221,15 @@ class LocalObjects:
             except FileNotFoundError:
                 return
             shutil.rmtree(doomed)
+
+    def remove_empty_folders(self, min_age_s: float) -> None:
+        """Remove folders that hold nothing and haven't changed for a while."""
+        with _explained("delete in", self.url):
+            for folder, _, _ in os.walk(self.root, topdown=False):
+                key = Path(folder).relative_to(self.root).as_posix()
+                if key != "." and self.age_s(key) >= min_age_s:
+                    with contextlib.suppress(OSError):  # not empty, which is what is asked here
+                        Path(folder).rmdir()
 
 
 def _fill(file: BinaryIO, view: memoryview) -> None:
@@ -285,6 +310,11 @@ class FsspecObjects:
         folders = (e["name"].rstrip("/") for e in entries if e["type"] == "directory")
         return sorted(path.rsplit("/", 1)[-1] for path in folders)
 
+    def age_s(self, key: str) -> float:
+        """Return 0: there are no temporary objects here, so nothing has to be told apart by age."""
+        del key
+        return 0.0
+
     def delete(self, key: str) -> None:
         """Delete one object if it is there."""
         with _explained("delete in", self.url), contextlib.suppress(FileNotFoundError):
@@ -298,3 +328,7 @@ class FsspecObjects:
         keys = self.sizes(prefix)
         for key in sorted(keys, key=lambda k: (k.endswith(METADATA), -k.count("/"))):
             self.delete(key)
+
+    def remove_empty_folders(self, min_age_s: float) -> None:
+        """Do nothing: object stores have no folders."""
+        del min_age_s

@@ -11,9 +11,9 @@ from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from store_schema import names
 from store_schema.chunks import checksum_holds, damaged, missing
+from store_schema.hierarchy import CHUNK_KEY, chunk_index
 from store_schema.objects import LocalObjects, Objects
 
-_CHUNK_KEY = re.compile(r"(?P<array>.+)/c/(?P<index>\d+(/\d+)*)")
 # empty ground of a mask costs no object, so there a missing chunk says nothing
 _MAY_BE_EMPTY = re.compile(rf"[^/]+/[^/]+/{names.MASKS}/.*")
 
@@ -51,13 +51,13 @@ class GuardedStore(WrapperStore[Store]):
             If it is a chunk that fails its checksum; names the object.
         """
         data = await super().get(key, prototype, byte_range)
-        chunk = _CHUNK_KEY.fullmatch(key)
+        chunk = CHUNK_KEY.fullmatch(key)
         if chunk is None:
             return data
         if data is None:
             if self.allow_missing or _MAY_BE_EMPTY.fullmatch(key):
                 return None
-            raise missing(chunk["array"], int(chunk["index"].split("/")[0]))
+            raise missing(chunk["array"], chunk_index(chunk["index"])[0])
         if byte_range is None and not checksum_holds(data.to_bytes()):
             raise damaged(key, "fails its checksum")
         return data

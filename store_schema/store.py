@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from store_schema import names
 from store_schema.claims import (
@@ -32,6 +32,9 @@ from store_schema.near_names import near
 from store_schema.objects import PARTIAL, Objects, open_objects
 from store_schema.slide_view import SlideView
 from store_schema.specs import SlideRecord
+
+if TYPE_CHECKING:
+    from store_schema.bags import Bags, Labels
 
 Mode = Literal["r", "r+"]
 
@@ -124,6 +127,51 @@ class Store:
                 "give the stored ones, another slide id, or use another store"
             )
         return SlideView(self.objects, slide_id)
+
+    def bags(
+        self,
+        features: str | None = None,
+        grid: str | None = None,
+        *,
+        labels: Labels | None = None,
+        selection: str | None = None,
+        allow_incomplete: bool = False,
+    ) -> Bags:
+        """Return the tiles' features slide by slide, read when a bag is loaded.
+
+        Parameters
+        ----------
+        features, grid
+            Which feature set on which grid; None takes the only one of the store.
+        labels
+            Path of a CSV with columns ``slide_id`` and ``label``, or a mapping; slides without a label are left out.
+        selection
+            Take the tiles of this selection only, best first.
+        allow_incomplete
+            Go without slides that have no such features, and without the tiles of missing blocks.
+
+        Returns
+        -------
+        Bags
+            A sequence in the order of slide ids; ``absent`` and ``unlabelled`` name the slides left out.
+
+        Raises
+        ------
+        IncompleteError
+            If slides lack features, unless that is allowed; says which and how far they are.
+        NotInStoreError, InputError
+            If there is no such grid or feature set, or several and none was named.
+        """
+        from store_schema.bags import make_bags
+
+        return make_bags(
+            self,
+            features,
+            grid,
+            labels=labels,
+            selection=selection,
+            allow_incomplete=allow_incomplete,
+        )
 
     def _has(self, slide_id: str) -> bool:
         return group_attrs(self.objects, slide_id, names.KIND_SLIDE) is not None

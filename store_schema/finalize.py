@@ -1,0 +1,44 @@
+"""Consolidated metadata: one document for other readers to open a finished store quickly. We never read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from store_schema.claims import CONSOLIDATED, node_key
+from store_schema.errors import StoreError
+from store_schema.hierarchy import scan
+from store_schema.layout import document
+
+if TYPE_CHECKING:
+    from store_schema.store import Store
+
+
+def finalize(store: Store) -> int:
+    """Write consolidated metadata into the root; adding anything to the store drops it again.
+
+    Parameters
+    ----------
+    store
+        The store.
+
+    Returns
+    -------
+    int
+        Number of groups and arrays in it.
+
+    Raises
+    ------
+    StoreError
+        If a metadata document is damaged.
+    """
+    nodes = scan(store.objects).nodes
+    broken = [path for path, node in nodes.items() if node is None]
+    if broken:
+        raise StoreError(
+            f"{node_key(broken[0])} in {store.url} is damaged: `slidestream store validate` lists all"
+        )
+    root = {key: value for key, value in (nodes.pop("") or {}).items() if key != CONSOLIDATED}
+    # the form that zarr-python writes and reads; it isn't part of the Zarr v3 specification (yet)
+    inline = {"kind": "inline", "must_understand": False, "metadata": nodes}
+    store.objects.put(node_key(""), document({**root, CONSOLIDATED: inline}))
+    return len(nodes)

@@ -1,0 +1,238 @@
+"""Is a store what the schema says? Every departure is listed; nothing is changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from store_schema import names
+from store_schema.blocks import from_attrs
+from store_schema.chunks import READ_THREADS, chunk_indices, problem_of
+from store_schema.errors import NotAStoreError
+from store_schema.grids import FOREIGN
+from store_schema.hierarchy import Hierarchy, is_array, scan
+from store_schema.layout import (
+    GRID_ARRAYS,
+    SELECTION_ARRAYS,
+    ArrayLayout,
+    grid_array,
+    raster_array,
+    selection_array,
+)
+from store_schema.leftovers import find_leftovers
+from store_schema.objects import Objects, open_objects
+from store_schema.specs import RasterSpec, fingerprint
+from store_schema.store import Store
+
+# part of an array's metadata document → code of a departure from it
+ARRAY_CODES = {
+    "data_type": "wrong-dtype",
+    "shape": "wrong-dims",
+    "dimension_names": "wrong-dims",
+    "chunk_grid": "wrong-chunks",
+    "chunk_key_encoding": "wrong-chunks",
+    "codecs": "wrong-encoding",
+    "fill_value": "wrong-encoding",
+    "attributes": "foreign-attribute",
+}
+CHILD_KIND = {
+    names.KIND_STORE: names.KIND_SLIDE,
+    names.KIND_SLIDE: names.KIND_GRID,
+    names.KIND_GRID: names.KIND_CONTAINER,
+}
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One departure from the schema.
+
+    Attributes
+    ----------
+    path
+        Of the node or object in the store.
+    problem
+        What is wrong, in words.
+    code
+        Stable and machine-readable: ``missing-block``, ``damaged-block``, ``wrong-dtype``, ``wrong-dims``,
+        ``wrong-chunks``, ``wrong-encoding``, ``foreign-attribute``, ``wrong-attribute``, ``missing-array``,
+        ``unknown-node``, ``damaged-metadata``, ``incomplete``, ``leftover`` or ``schema-version``.
+    """
+
+    path: str
+    problem: str
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.path or '/'}: {self.problem} [{self.code}]"
+
+
+def validate(store: Store | str | os.PathLike[str]) -> list[Violation]:
+    """Check a whole store: structure, metadata, completeness, and the checksum of every object.
+
+    Parameters
+    ----------
+    store
+        A store, or its path or URL; that also works where :func:`open_store` refuses the schema version.
+
+    Returns
+    -------
+    list of Violation
+        Empty for a store that is complete and sound.
+
+    Raises
+    ------
+    NotAStoreError
+        If there is no store at all.
+    """
+    objects = store.objects if isinstance(store, Store) else open_objects(store)
+    hierarchy = scan(objects)
+    root = hierarchy.ours.get("")
+    if root is None or root[names.KIND] != names.KIND_STORE:
+        raise NotAStoreError(f"{objects.url} is no slidestream store: give the path of one")
+    version = root.get(names.VERSION)
+    if version != names.SCHEMA_VERSION:
+        problem = (
+            f"schema version {version} is not {names.SCHEMA_VERSION}, which this slidestream knows"
+        )
+        return [Violation("", problem, "schema-version")]
+    return sorted(
+        {
+            *_metadata(hierarchy),
+            *_groups(objects, hierarchy),
+            *(
+                Violation(item.key, f"is of no use: {item.reason}", "leftover")
+                for item in find_leftovers(hierarchy)
+            ),
+        },
+        key=lambda violation: (violation.path, violation.code, violation.problem),
+    )
+
+
+def _metadata(hierarchy: Hierarchy) -> Iterator[Violation]:
+    for path, node in hierarchy.nodes.items():
+        if node is None:
+            yield Violation(path, "the metadata document can't be read", "damaged-metadata")
+
+
+def _groups(objects: Objects, hierarchy: Hierarchy) -> Iterator[Violation]:
+    checks: list[tuple[str, ArrayLayout]] = []
+    for path, ours in hierarchy.ours.items():
+        kind = ours[names.KIND]
+        yield from _attributes(hierarchy, path, ours)
+        try:
+            layouts = _layouts(objects, hierarchy, path, ours)
+        except (KeyError, TypeError, ValueError) as error:
+            yield Violation(
+                path, f"the attributes of this {kind} lack or garble {error}", "wrong-attribute"
+            )
+            continue
+        yield from _children(hierarchy, path, ours, set(layouts))
+        if ours.get(names.COMPLETE) is False:
+            yield Violation(path, "was not written to its end", "incomplete")
+        for name, layout in layouts.items():
+            departures = list(_array(hierarchy, f"{path}/{name}", layout))
+            yield from departures
+            if all(violation.code == "foreign-attribute" for violation in departures):
+                checks.append((f"{path}/{name}", layout))
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        for found in pool.map(lambda item: _blocks(objects, hierarchy, *item), checks):
+            yield from found
+
+
+def _attributes(hierarchy: Hierarchy, path: str, ours: Mapping[str, Any]) -> Iterator[Violation]:
+    attributes = (hierarchy.nodes[path] or {})["attributes"]
+    allowed = {names.ATTR, *(FOREIGN if ours[names.KIND] == names.KIND_GRID else ())}
+    for name in sorted(set(attributes) - allowed):
+        yield Violation(path, f"attribute {name!r} is not of the schema", "foreign-attribute")
+    if names.PROVENANCE in ours and ours.get(names.FINGERPRINT) != fingerprint(
+        ours[names.PROVENANCE]
+    ):
+        yield Violation(path, "the fingerprint is not that of the provenance", "wrong-attribute")
+
+
+def _children(
+    hierarchy: Hierarchy, path: str, ours: Mapping[str, Any], arrays: set[str]
+) -> Iterator[Violation]:
+    kind = ours[names.KIND]
+    expected = path.rpartition("/")[2] if kind == names.KIND_CONTAINER else CHILD_KIND.get(kind)
+    for child in hierarchy.children(path):
+        name = child.rpartition("/")[2]
+        if is_array(hierarchy.nodes[child]) and name in arrays:
+            continue
+        found = hierarchy.ours.get(child, {}).get(names.KIND)
+        fits = found == expected and (found != names.KIND_CONTAINER or name in names.CONTAINERS)
+        if hierarchy.nodes[child] is not None and (found is None or not fits):
+            yield Violation(child, f"the schema has no such thing in a {kind}", "unknown-node")
+
+
+def _layouts(
+    objects: Objects, hierarchy: Hierarchy, path: str, ours: Mapping[str, Any]
+) -> dict[str, ArrayLayout]:
+    """Return the arrays that a group must have, as they must be."""
+    kind = ours[names.KIND]
+    if kind == names.KIND_GRID:
+        return {name: grid_array(name, ours[names.N_TILES]) for name in GRID_ARRAYS}
+    if kind == names.SELECTIONS:
+        return {name: selection_array(name, ours[names.SELECTED]) for name in SELECTION_ARRAYS}
+    if kind in (names.FEATURES, names.SCORES):
+        return from_attrs(objects, path, ours).layouts
+    if kind == names.MASKS:
+        return dict(_rasters(hierarchy, path, ours))
+    return {}
+
+
+def _rasters(
+    hierarchy: Hierarchy, path: str, ours: Mapping[str, Any]
+) -> Iterator[tuple[str, ArrayLayout]]:
+    """Yield a mask group's arrays, whose dims, shape and dtype are their own affair."""
+    for child in hierarchy.children(path):
+        node = hierarchy.nodes[child]
+        if node is not None and is_array(node):
+            spec = RasterSpec(
+                dims=tuple(node["dimension_names"]),
+                shape=tuple(node["shape"]),
+                dtype=node["data_type"],
+                px_level0=ours[names.PX_LEVEL0],
+                attrs=node["attributes"],
+            )
+            yield child.rpartition("/")[2], raster_array(spec)
+
+
+def _array(hierarchy: Hierarchy, path: str, layout: ArrayLayout) -> Iterator[Violation]:
+    if path not in hierarchy.nodes:
+        yield Violation(path, "this array is missing", "missing-array")
+        return
+    node = hierarchy.nodes[path]
+    if node is None:
+        return  # already said
+    expected = layout.metadata()
+    for part, code in ARRAY_CODES.items():
+        if node.get(part) != _plain(expected[part]):
+            yield Violation(
+                path, f"{part} is {node.get(part)!r} instead of {expected[part]!r}", code
+            )
+
+
+def _plain(value: Any) -> Any:
+    """Return what a value is after a turn through JSON."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _blocks(
+    objects: Objects, hierarchy: Hierarchy, path: str, layout: ArrayLayout
+) -> list[Violation]:
+    found = []
+    for index in chunk_indices(layout):
+        key = f"{path}/{layout.key(index)}"
+        data = objects.get(key) if key in hierarchy.sizes else None
+        if data is None and layout.keep_empty:
+            found.append(Violation(key, "this block is missing", "missing-block"))
+        problem = None if data is None else problem_of(data, layout)
+        if problem is not None:
+            found.append(Violation(key, f"this block {problem}", "damaged-block"))
+    return found
