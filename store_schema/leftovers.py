@@ -16,14 +16,6 @@ from store_schema.hierarchy import (
     parent,
     scan,
 )
-    Hierarchy,
-    chunk_counts,
-    chunk_index,
-    is_array,
-    is_temporary,
-    parent,
-    scan,
-)
 from store_schema.objects import METADATA
 
 if TYPE_CHECKING:
