@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -26,9 +27,15 @@ def new_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 
 def show(*things: RenderableType) -> None:
-    """Print tables and lines of rich markup to stdout."""
+    """Print tables and lines of rich markup to stdout; text that is not ours must be escaped."""
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_NO_TERMINAL_WIDTH)
-    for thing in things:
-        console.print(thing)
+    if console.is_terminal:
+        for thing in things:
+            console.print(thing)
+        return
+    plain = Console(highlight=False, width=_NO_TERMINAL_WIDTH)
+    with plain.capture() as captured:
+        for thing in things:
+            plain.print(thing)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())  # rich pads to the full width
