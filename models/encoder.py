@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from models.cards import DEFAULT_ENCODER, EncoderCard
-from models.precision import DeviceType, Precision, PrecisionChoice, autocast, resolve_precision
+from models.precision import DeviceType, Precision, PrecisionChoice, arithmetic, resolve_precision
 from models.preprocess import Preprocess, ResizeMode
 from models.registry import find_source
 from models.weights import file_digest
@@ -230,12 +230,17 @@ class TileEncoder:
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         try:
-            with autocast(self.factory.precision, self.factory.device):
+            with arithmetic(self.factory.precision, self.factory.device):
                 features: torch.Tensor = self._network(x)
-        except AssertionError as error:  # how timm says that an image has the wrong size
+        except torch.OutOfMemoryError:  # the stream halves the batch
+            raise
+        except (AssertionError, RuntimeError) as error:  # how models say that the size is wrong
+            if x.shape[-1] == self.factory.card.input_px:
+                raise
+            detail = " ".join(str(error).split())[:200]
             raise ModelError(
-                f"{self.factory.spec.name} takes no tiles of {x.shape[-1]} px ({error}): "
-                "use --resize model."
+                f"{self.factory.spec.name} takes no tiles of {x.shape[-1]} px: "
+                f"use --resize model ({detail})."
             ) from error
         return features
 

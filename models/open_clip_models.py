@@ -154,7 +154,7 @@ def image_tower(model: str, weights: Path | None, *, quick_gelu: bool = False) -
             force_quick_gelu=quick_gelu,
             pretrained_text=False,
         )
-    except (RuntimeError, ImportError, KeyError, ValueError, AttributeError) as error:
+    except (RuntimeError, ImportError, AssertionError, KeyError, ValueError) as error:
         detail = " ".join(str(error).split())[:200]
         raise ModelError(f"open_clip can't build {model} with these weights: {detail}.") from error
     tower: nn.Module = CocaImage(clip) if isinstance(clip, open_clip.CoCa) else clip.visual

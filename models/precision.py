@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Final, Literal, TypeAlias
 
 import torch
@@ -31,8 +32,18 @@ def resolve_precision(choice: PrecisionChoice, device: DeviceType) -> Precision:
     return "fp32"
 
 
-def autocast(precision: Precision, device: DeviceType) -> AbstractContextManager[object]:
-    """Return the context to run a network in: nothing for fp32, autocast for the others."""
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device, dtype=_DTYPES[precision])
+@contextmanager
+def arithmetic(precision: Precision, device: DeviceType) -> Iterator[None]:
+    """Run a network in ``precision``, the same way every time.
+
+    On CUDA, fp32 is fp32 and not TF32 (cuDNN's default for convolutions), and cuDNN takes
+    deterministic kernels without trying out which is fastest: a run can be repeated bit by bit.
+    """
+    with ExitStack() as stack:
+        if device == "cuda":
+            stack.enter_context(
+                torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+            )
+        if precision != "fp32":
+            stack.enter_context(torch.autocast(device, dtype=_DTYPES[precision]))
+        yield

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from models.cards import CARDS, DEFAULT_ENCODER, EncoderCard
+from models.fold import fold_batch_norms
 from models.weights import load_strictly, local_weights, read_state
 from store_schema.errors import ModelError
 
@@ -55,7 +56,7 @@ class PackagedLite0:
         if weights is not None:
             self._load(network, weights)
         network.reset_classifier(0)  # type: ignore[operator]
-        return network
+        return fold_batch_norms(network)
 
     @staticmethod
     def _load(network: nn.Module, weights: Path) -> None:
