@@ -53,7 +53,8 @@ def hue_saturation(
         np.where(largest == green, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe),
     )
     hue = ((sector * 60.0) % 360.0).astype(np.float32)
-    return hue, chroma / np.maximum(largest, 1.0)
+    saturation = (chroma / np.maximum(largest, 1.0)).astype(np.float32)
+    return hue, saturation
 
 
 def pen_mask(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

@@ -143,9 +143,9 @@ def tissue_mask(reader: SlideReader, spec: TissueSpec) -> TissueMask:
         path = _mask_file(spec, info.path)
         given, px_level0 = read_mask_file(path, info.width, info.height, px_level0)
         thumbnail = read_thumbnail(reader, px_level0)
-        mask = np.zeros(thumbnail.shape[:2], dtype=np.uint8)
-        rows, columns = min(len(mask), len(given)), min(mask.shape[1], given.shape[1])
-        mask[:rows, :columns] = given[:rows, :columns]
+        rows, columns = thumbnail.shape[:2]
+        # the given mask may be a pixel larger or smaller than what covers the slide
+        mask = np.pad(given, ((0, rows), (0, columns)))[:rows, :columns]
         return TissueMask(mask, px_level0, thumbnail)
     thumbnail = read_thumbnail(reader, px_level0)
     if spec.method == "none":
