@@ -37,12 +37,15 @@ class ClusterSpec:
         Of each worker, as Dask spells it, e.g. ``8GiB``; ``auto`` shares the machine out.
     dashboard_port
         Port of the dashboard on 127.0.0.1; None takes 8787, or any free one when that is taken.
+    preload
+        Modules that workers load at their start, as Dask's ``--preload``.
     """
 
     n_workers: int | None = None
     threads_per_worker: int | None = None
     memory_limit: str = "auto"
     dashboard_port: int | None = None
+    preload: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -116,7 +119,8 @@ def embedded_cluster(spec: ClusterSpec) -> Iterator[LocalCluster]:
             host=LOOPBACK,
             dashboard_address=f"{LOOPBACK}:{port}",
             resources=resources,
-            silence_logs=logging.ERROR,
+            preload=list(spec.preload),
+            silence_logs=logging.CRITICAL,
         ) as cluster,
     ):
         yield cluster

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dataflow.discover import SlideSource
+from dataflow.physical_size import require_mpp
 from dataflow.qc import save_qc_picture
 from dataflow.slide import SlideInfo, SlideReader, open_slide
 from dataflow.slide_digest import slide_digest
@@ -12,8 +13,9 @@ from dataflow.stream_spec import IndexSpec
 from dataflow.tiling import make_tiles
 from dataflow.tissue import tissue_mask
 from store_schema import names
+from store_schema.slide_view import SlideView
 from store_schema.specs import RasterSpec, SlideRecord, fingerprint
-from store_schema.store import SlideView, Store
+from store_schema.store import Store
 
 # Raised when the tiling or the tissue detection changes for the same settings.
 INDEX_VERSION = 1
@@ -54,7 +56,7 @@ def _index(
     store: Store, spec: IndexSpec, source: SlideSource, reader: SlideReader
 ) -> tuple[SlideView, list[str]]:
     info = reader.info
-    mpp = info.require_mpp()
+    mpp = require_mpp(info)
     digest = slide_digest(source.path)
     slide = store.add_slide(_record(source, info, mpp, digest))
     provenance = {

@@ -21,8 +21,9 @@ from dataflow.tile_reader import TileReader
 from store_schema import names
 from store_schema.blocks import BlockGroup
 from store_schema.errors import SlideChangedError, SlidestreamError
+from store_schema.slide_view import SlideView
 from store_schema.specs import fingerprint
-from store_schema.store import SlideView, open_store
+from store_schema.store import open_store
 
 # Raised when the stream's numbers change for the same settings: blocks of both must not mix in one array.
 STREAM_VERSION = 1

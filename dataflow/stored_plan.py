@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataflow.slide import SlideInfo
 from dataflow.tile_reader import TilePlan
 from store_schema import names
+from store_schema.slide_view import SlideView
 from store_schema.specs import GridGeometry, GridSpec
-from store_schema.store import SlideView
 
 
 def stored_plan(info: SlideInfo, slide: SlideView, grid_name: str) -> TilePlan:

@@ -47,6 +47,10 @@ class TileModelFactory(Protocol):
     It must not hold weights; ``load`` finds them on the worker.
     """
 
+    def __hash__(self) -> int:
+        """Workers keep one loaded model for each factory."""
+        ...
+
     @property
     def name(self) -> str:
         """Name of the group that the outputs go to, e.g. ``efficientnet-lite0``."""

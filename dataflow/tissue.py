@@ -236,7 +236,7 @@ def _mask_file(spec: TissueSpec, slide_path: str) -> Path:
     found = [p for p in sorted(path.iterdir()) if p.is_file() and p.stem == stem]
     if len(found) != 1:
         raise InputError(
-            f"the mask folder {path} has {len(found) or 'no'} files for the slide {stem}; it needs one, "
-            f"e.g. {stem}.png or {stem}.geojson"
+            f"the folder {path} has {len(found) or 'no'} mask{'s' * (len(found) > 1)} for the slide "
+            f"{stem}; it needs one, such as {stem}.png or {stem}.geojson"
         )
     return found[0]

@@ -186,10 +186,10 @@ encode_options = stack(
     ),
     click.option(
         "--resize",
-        type=click.Choice(["model", "none"]),
+        type=click.Choice(["model", "fit", "none"]),
         default="model",
         show_default=True,
-        help="Bring tiles to the encoder's input size, or feed them as they are.",
+        help="How tiles become the encoder's input: its own resize and crop, the whole tile resized, or as they are.",
     ),
     click.option(
         "--stain",
@@ -216,7 +216,7 @@ encode_options = stack(
         default="auto",
         show_default=True,
     ),
-    click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True),
+    click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True),
     click.option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
     ),

@@ -10,9 +10,16 @@ from store_schema.errors import InputError
 from store_schema.specs import EdgeMode, GridSpec
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from dataflow.cluster import ClusterSpec
+    from dataflow.stain import FitScope, Method
     from dataflow.stream_spec import EncodeSpec, IndexSpec, StreamSpec
-    from models.encoder import EncoderFactory
+    from dataflow.tissue import TissueMethod, TissueSpec
+    from models.encoder import EncoderFactory, FeatureDtype
+    from models.precision import PrecisionChoice
+    from models.preprocess import ResizeMode
 
 Command = Literal["run", "index", "encode"]
 
@@ -27,7 +34,7 @@ class GridSettings:
     stride_px: int | None
     edge: EdgeMode
     min_tissue: float
-    tissue: str
+    tissue: TissueMethod
     tissue_threshold: float | None
     tissue_mask: str | None
     slide_mpp: float | None
@@ -41,15 +48,15 @@ class EncodeSettings:
 
     encoder: str
     features_name: str | None
-    resize: str
-    stain: str
-    stain_fit: str
+    resize: ResizeMode
+    stain: Method
+    stain_fit: FitScope
     stain_target: str | None
-    precision: str
+    precision: PrecisionChoice
     batch_size: int
-    device: str
+    device: Literal["auto", "cpu", "cuda"]
     require_gpu: bool
-    dtype: str
+    dtype: FeatureDtype
     compile_model: bool
     random_weights: bool
     seed: int
@@ -70,7 +77,13 @@ class ClusterSettings:
         """Return the shape of the embedded cluster."""
         from dataflow.cluster import ClusterSpec
 
-        return ClusterSpec(self.workers, self.threads, self.memory, self.dashboard_port)
+        return ClusterSpec(
+            self.workers,
+            self.threads,
+            self.memory,
+            self.dashboard_port,
+            preload=("jobs.worker_preload",),
+        )
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,7 @@ def grid_spec(settings: GridSettings) -> GridSpec:
     )
 
 
-def _tissue_spec(settings: GridSettings) -> Any:
+def _tissue_spec(settings: GridSettings) -> TissueSpec:
     from dataflow.tissue import TissueSpec
 
     if settings.tissue_mask is not None and settings.tissue != "mask":
@@ -142,8 +155,9 @@ def _tissue_spec(settings: GridSettings) -> Any:
         raise InputError(
             "--tissue-threshold goes with --tissue threshold; add it, or leave the threshold out."
         )
-    extra = {} if settings.tissue_threshold is None else {"threshold": settings.tissue_threshold}
-    return TissueSpec(method=settings.tissue, mask_path=settings.tissue_mask, **extra)
+    return TissueSpec(
+        method=settings.tissue, threshold=settings.tissue_threshold, mask_path=settings.tissue_mask
+    )
 
 
 def index_spec(settings: GridSettings, store: str, *, overwrite: bool) -> IndexSpec:
@@ -171,13 +185,13 @@ def encoder_factory(settings: EncodeSettings) -> EncoderFactory:
             name=settings.encoder,
             random_weights=settings.random_weights,
             seed=settings.seed,
-            precision=settings.precision,  # type: ignore[arg-type]  # click checks the choices
+            precision=settings.precision,
             batch_size=settings.batch_size,
             compile=settings.compile_model,
-            device=settings.device,  # type: ignore[arg-type]
-            dtype=settings.dtype,  # type: ignore[arg-type]
+            device=settings.device,
+            dtype=settings.dtype,
             require_gpu=settings.require_gpu,
-            resize=settings.resize,  # type: ignore[arg-type]
+            resize=settings.resize,
         )
     )
 
@@ -186,15 +200,14 @@ def encode_spec(
     settings: EncodeSettings, factory: EncoderFactory, *, overwrite: bool
 ) -> EncodeSpec:
     """Turn the encoder options into the second half of the stream."""
-    from dataflow.stain import StainSpec, StainTarget
+    from dataflow.stain import StainSpec
+    from dataflow.stain_target import StainTarget
     from dataflow.stream_spec import EncodeSpec
 
-    target = (
-        StainTarget.default()
-        if settings.stain_target is None
-        else StainTarget.from_file(Path(settings.stain_target))
-    )
-    stain = StainSpec(settings.stain, settings.stain_fit, target)  # type: ignore[arg-type]
+    target = StainTarget.default()
+    if settings.stain_target is not None:
+        target = StainTarget.from_image(*_whole_image(Path(settings.stain_target)))
+    stain = StainSpec(settings.stain, settings.stain_fit, target)
     return EncodeSpec(
         name=settings.features_name or factory.name,
         model=factory,
@@ -202,6 +215,18 @@ def encode_spec(
         verify=settings.verify,
         overwrite=overwrite,
     )
+
+
+def _whole_image(path: Path) -> tuple[npt.NDArray[np.uint8], str]:
+    """Read a reference image, whatever a slide may be, and its name."""
+    from dataflow.slide import open_slide
+
+    reader = open_slide(str(path))
+    try:
+        pixels = reader.read_level(0, 0, 0, reader.info.width, reader.info.height)
+    finally:
+        reader.close()
+    return pixels, path.name
 
 
 def stream_spec(config: RunConfig, factory: EncoderFactory | None) -> StreamSpec:
