@@ -12,7 +12,7 @@ from typing import Any
 from store_schema import names
 from store_schema.errors import SettingsConflictError, StoreError
 from store_schema.layout import ArrayLayout, document
-from store_schema.objects import METADATA, Objects
+from store_schema.objects import METADATA, PARTIAL, Objects
 
 CONSOLIDATED = "consolidated_metadata"
 
@@ -144,7 +144,8 @@ def drop_consolidated(objects: Objects) -> None:
 
 def _clear_unclaimed(objects: Objects, path: str) -> None:
     """Delete objects of a group without a claim: nobody knows what made them."""
-    orphans = objects.sizes(path)
+    # temporary files may be those of whoever is claiming it right now
+    orphans = [key for key in objects.sizes(path) if not key.endswith(PARTIAL)]
     if (
         orphans and objects.get(node_key(path)) is None
     ):  # looked at again: it may just have been claimed

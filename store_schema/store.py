@@ -36,6 +36,8 @@ from store_schema.specs import SlideRecord
 if TYPE_CHECKING:
     from store_schema.bags import Bags, Labels
 
+__all__ = ["Mode", "SlideView", "Store", "create_store", "open_store"]
+
 Mode = Literal["r", "r+"]
 
 
