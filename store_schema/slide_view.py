@@ -357,13 +357,13 @@ class SlideView:
         NotInStoreError
             If there is no such grid or group; names near ones.
         """
-        self.grid_attrs(grid)
-        path = f"{self.grid_path(grid)}/{kind}"
         try:
-            attrs = group_attrs(self.objects, f"{path}/{check_name(name)}", kind)
+            path = f"{self.grid_path(grid)}/{kind}/{check_name(name)}"
+            attrs = group_attrs(self.objects, path, kind)
         except InvalidNameError:
             attrs = None
         if attrs is None:
+            self.grid_attrs(grid)  # says so if it is the grid that isn't there
             raise NotInStoreError(
                 f"{self.grid_path(grid)} has no {kind} {name!r}: {near(name, self.runs(grid, kind))}"
             )

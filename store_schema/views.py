@@ -14,6 +14,7 @@ from store_schema import accessor, names
 from store_schema.blocks import BlockGroup
 from store_schema.chunks import Array, read_blocks
 from store_schema.errors import IncompleteError, InputError, NotInStoreError
+from store_schema.grids import read_tile_table
 from store_schema.layout import GRID_ARRAYS, ArrayLayout
 from store_schema.slide_view import SlideView
 from store_schema.storage import zarr_store
@@ -97,7 +98,7 @@ def tiles(
     """Return a slide's tiles as a lazy dataset; see :meth:`store_schema.slide_view.SlideView.tiles`."""
     grid = only(slide.grids, f"slide {slide.slide_id}", "grid") if grid is None else grid
     attrs = slide.grid_attrs(grid)
-    table = slide.tile_table(grid)
+    table = read_tile_table(slide.objects, slide.grid_path(grid), attrs)
     variables: dict[str, xr.Variable] = {
         name: xr.Variable((names.TILE,), getattr(table, name), attrs=dict(GRID_ARRAYS[name][1]))
         for name in GRID_ARRAYS
