@@ -11,10 +11,10 @@ from dataflow.slide import SlideInfo, SlideReader, open_slide
 from dataflow.slide_digest import slide_digest
 from dataflow.stream_spec import IndexSpec
 from dataflow.tiling import make_tiles
-from dataflow.tissue import tissue_mask
+from dataflow.tissue import TissueMask, tissue_mask
 from store_schema import names
 from store_schema.slide_view import SlideView
-from store_schema.specs import RasterSpec, SlideRecord, fingerprint
+from store_schema.specs import GridGeometry, RasterSpec, SlideRecord, TileTable, fingerprint
 from store_schema.store import Store
 
 # Raised when the tiling or the tissue detection changes for the same settings.
@@ -52,13 +52,36 @@ def index_slide(store: Store, spec: IndexSpec, source: SlideSource) -> tuple[Sli
         reader.close()
 
 
+def lay_grid(reader: SlideReader, spec: IndexSpec) -> tuple[TissueMask, GridGeometry, TileTable]:
+    """Find a slide's tissue and lay the tiles on it; writes nothing.
+
+    Parameters
+    ----------
+    reader
+        The opened slide.
+    spec
+        What grid is asked for.
+
+    Raises
+    ------
+    SlideError
+        The slide has no usable mpp, is coarser than what is asked for, or can't be read.
+    """
+    require_mpp(reader.info)  # before any pixel is read
+    tissue = tissue_mask(reader, spec.tissue)
+    geometry, table = make_tiles(reader.info, spec.grid, tissue)
+    return tissue, geometry, table
+
+
 def _index(
     store: Store, spec: IndexSpec, source: SlideSource, reader: SlideReader
 ) -> tuple[SlideView, list[str]]:
     info = reader.info
     mpp = require_mpp(info)
     digest = slide_digest(source.path)
-    slide = store.add_slide(_record(source, info, mpp, digest))
+    record = _record(source, info, mpp, digest)
+    if source.slide_id in store:  # says so before any work, when it is another file or mpp
+        store.add_slide(record)
     provenance = {
         "slide": digest,
         "slide_mpp": mpp,
@@ -68,14 +91,15 @@ def _index(
     }
     notes = [info.mpp_note] if info.mpp_note else []
     name = spec.grid.name
+    slide = SlideView(store.objects, source.slide_id)
     if slide.grid_complete(name) and slide.grid_attrs(name)[names.FINGERPRINT] == fingerprint(
         provenance
     ):
         return slide, notes
-    tissue = tissue_mask(reader, spec.tissue)
-    geometry, table = make_tiles(info, spec.grid, tissue)
+    tissue, geometry, table = lay_grid(reader, spec)
     if len(table) == 0:
         notes.append("no tissue: the grid is empty")
+    slide = store.add_slide(record)  # only now: a slide that can't be read leaves nothing behind
     slide.create_grid(
         spec.grid,
         geometry,

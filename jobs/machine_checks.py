@@ -90,7 +90,7 @@ def gpu_check() -> Check:
 
 def disk_check(name: str, path: Path) -> Check:
     """Tell whether there is room, and permission to write, where ``path`` is or will be."""
-    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    there = existing_folder(path)
     free = shutil.disk_usage(there).free
     facts = {"path": str(path), "free_bytes": free, "writable": os.access(there, os.W_OK)}
     says = f"{free / _GIB:,.0f} GiB free at {there}"
@@ -99,6 +99,11 @@ def disk_check(name: str, path: Path) -> Check:
     status: Status = "fail" if free < _NO_DISK else "warn" if free < _LOW_DISK else "ok"
     advice = "" if status == "ok" else "; free some, or write elsewhere (sizes: --dry-run)"
     return Check(name, status, says + advice, facts)
+
+
+def existing_folder(path: Path) -> Path:
+    """Return the nearest folder above an absolute path, or the path itself, that is there."""
+    return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
 def port_check(port: int) -> Check:
