@@ -22,7 +22,7 @@ _BLUE_SATURATION: Final = 0.5
 _RED: Final = (352.0, 12.0)
 _RED_SATURATION: Final = 0.85
 _DARK: Final = 100  # largest channel of black ink, 0 to 255
-_COLOURLESS: Final = 16  # largest minus smallest channel
+_COLOURLESS: Final = 24  # largest minus smallest channel
 
 _FRINGE_PX: Final = 4  # a stroke's edge is half ink, half glass, and fails the strict rules
 _FRINGE_SATURATION: Final = 0.07
