@@ -27,14 +27,19 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
     if not isinstance(loaded, dict):
         raise click.BadParameter(f"{value} must hold a mapping of option names to values")
     known = {
-        param.name: param for param in ctx.command.params if param.name not in (None, "config")
+        spelling.lstrip("-").replace("-", "_"): str(param.name)
+        for param in ctx.command.params
+        for spelling in (*param.opts, *param.secondary_opts)
+        if spelling != "--config"
     }
-    values = {str(key).replace("-", "_"): item for key, item in loaded.items()}
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, [str(name) for name in known], n=1)
+    values = {}
+    for key, item in loaded.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise click.BadParameter(f"{value}: `{ctx.command.name}` has no option {key!r}{hint}")
+        values[known[name]] = item
     ctx.default_map = {**(ctx.default_map or {}), **values}
     return value
 

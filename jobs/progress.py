@@ -93,7 +93,7 @@ class LineObserver(LogObserver):
         """Say how far the run is when the last slide is done; failures at once."""
         super().slide(result)
         for failure in result.failures:
-            self._write(f"failed: {failure.slide_id} [{failure.reason}] {failure.message}")
+            self._write(f"failed: {failure.slide_id} [{failure.reason}]")
         self._say(force=self.slides_done == self.n_slides)
 
     def _say(self, *, force: bool) -> None:

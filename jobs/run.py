@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -91,7 +92,7 @@ def _config(command: Command, options: dict[str, Any]) -> RunConfig:
     run_dir = options["run_dir"] or new_run_path(beside_store(store, "runs"), command)
     config = RunConfig(
         command=command,
-        slides=tuple(str(Path(s).expanduser().absolute()) for s in options["slides"]),
+        slides=tuple(os.path.abspath(os.path.expanduser(s)) for s in options["slides"]),
         store=store,
         grid=None if command == "encode" else _settings(GridSettings, options),
         encode=None if command == "index" else _settings(EncodeSettings, options),

@@ -1,4 +1,4 @@
-"""Dask preload of our own clusters: a worker imports torch and the model libraries while the client still plans."""
+"""Dask preload of our own clusters: workers import what takes seconds while the client still plans."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ def dask_setup(worker: Any) -> None:
 
 def _import_all() -> None:
     importlib.import_module("dataflow.stream")
-    importlib.import_module("models.encoder")
+    importlib.import_module("timm")

@@ -6,11 +6,11 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import timm
 import torch
 from torch import nn
 
@@ -172,7 +172,7 @@ class EncoderFactory:
         source = find_source(self.spec.name)
         if not self.spec.random_weights:
             return file_digest(source.weights())
-        made_by = (source.label, self.spec.seed, torch.__version__, timm.__version__)
+        made_by = (source.label, self.spec.seed, torch.__version__, version("timm"))
         return f"random:{hashlib.sha256(repr(made_by).encode()).hexdigest()}"
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
-from torchvision.transforms.v2 import functional as F
 
 from models.cards import RGB, EncoderCard, Interpolation
 
@@ -69,6 +68,9 @@ class Preprocess:
         torch.Tensor
             float32 (n, 3, y, x), channels last in memory (as the tiles are).
         """
+        # imported here: torchvision takes seconds, and a client that only plans never gets here
+        from torchvision.transforms.v2 import functional as F
+
         x = tiles.permute(0, 3, 1, 2)  # no copy: NHWC memory is channels_last
         if self.resize_px is not None and x.shape[-2:] != (self.resize_px, self.resize_px):
             mode = F.InterpolationMode(self.interpolation)

@@ -8,7 +8,6 @@ from pathlib import Path
 from torch import nn
 
 from models.cards import CARDS, DEFAULT_ENCODER, EncoderCard
-from models.fold import fold_batch_norms
 from models.weights import load_strictly, local_weights, read_state
 from store_schema.errors import ModelError
 
@@ -50,7 +49,9 @@ class PackagedLite0:
 
     def network(self, weights: Path | None) -> nn.Module:
         """Build the network without its classifier; pooled features (n, 1280)."""
-        import timm
+        import timm  # here: a client that only plans must not wait for it
+
+        from models.fold import fold_batch_norms
 
         network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         if weights is not None:

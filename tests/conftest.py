@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,3 +31,21 @@ def test_data() -> Path:
     if not (path / "slides").is_dir():
         pytest.skip(f"no real slides at {path}; set SLIDESTREAM_TEST_DATA")
     return path
+
+
+@pytest.fixture(scope="session")
+def store_digests() -> Callable[[Path], dict[str, str]]:
+    """Return a function: store folder → digest of every object, to compare two stores bit for bit."""
+
+    def digests(root: Path) -> dict[str, str]:
+        found = {}
+        for path in sorted(p for p in root.rglob("*") if p.is_file()):
+            data = path.read_bytes()
+            if path == root / "zarr.json":  # the only place with a time in it
+                document = json.loads(data)
+                document["attributes"]["slidestream"].pop("created")
+                data = json.dumps(document, sort_keys=True).encode()
+            found[path.relative_to(root).as_posix()] = hashlib.sha256(data).hexdigest()
+        return found
+
+    return digests

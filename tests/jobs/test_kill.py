@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from tests.store_bytes import store_digests
 
 ROUNDS = 20
 
@@ -45,7 +44,9 @@ def kill_tree(pid: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_and_resumed_runs_end_in_the_same_store(test_data: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_runs_end_in_the_same_store(
+    test_data: Path, tmp_path: Path, store_digests: Callable[[Path], dict[str, str]]
+) -> None:
     slides = tmp_path / "slides"
     slides.mkdir()
     for path in sorted((test_data / "cohort" / "slides").glob("*.tif"))[::4]:
