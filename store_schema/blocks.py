@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from store_schema import names
-from store_schema.chunks import CRC_BYTES, READ_THREADS, Array, encode, problem_of, read_blocks
+from store_schema.chunks import CRC_BYTES, Array, encode, problem_of, read_blocks
 from store_schema.claims import claim, ensure_array, ensure_container, group_attrs
 from store_schema.errors import IncompleteError, NotInStoreError
 from store_schema.ids import check_name
@@ -164,8 +164,7 @@ class BlockGroup:
         }
         if verify:
             there = [block for block in range(self.n_blocks) if block not in missing]
-            workers = min(READ_THREADS, os.cpu_count() or 1)
-            with ThreadPoolExecutor(workers) as pool:
+            with ThreadPoolExecutor(self.objects.read_threads) as pool:
                 sound = list(pool.map(self._is_sound, there))
             missing.update(block for block, ok in zip(there, sound, strict=True) if not ok)
         return sorted(missing)

@@ -24,7 +24,6 @@ from store_schema.objects import Bytes, Objects
 Array = npt.NDArray[np.generic]
 
 CRC_BYTES = 4
-READ_THREADS = 8
 
 
 def crc32c(data: Bytes) -> int:
@@ -130,6 +129,7 @@ def read_blocks(
     blocks: Sequence[int] | None = None,
     *,
     allow_missing: bool = False,
+    out: Array | None = None,
 ) -> Array:
     """Read blocks of a per-tile array, several at a time, straight into one array.
 
@@ -141,6 +141,8 @@ def read_blocks(
         Ascending block numbers; None reads them all.
     allow_missing
         Fill missing blocks with the layout's fill value instead of raising.
+    out
+        Read into this contiguous array instead of a new one: fresh memory costs more than the reading itself.
 
     Returns
     -------
@@ -157,11 +159,18 @@ def read_blocks(
     wanted = range(layout.grid[0]) if blocks is None else blocks
     spans = [chunk_slices(layout, _index(layout, block))[0] for block in wanted]
     counts = [span.stop - span.start for span in spans]
-    out = np.empty((sum(counts), *layout.shape[1:]), dtype=layout.dtype)
+    shape = (sum(counts), *layout.shape[1:])
+    if out is None:
+        out = np.empty(shape, dtype=layout.dtype)
+    elif out.shape != shape or out.dtype != layout.dtype or not out.flags.c_contiguous:
+        raise ValueError(
+            f"{path} is read into contiguous {layout.dtype} {shape}, not {out.dtype} {out.shape}"
+        )
+    values = out
     starts = np.concatenate(([0], np.cumsum(counts))).astype(int)
 
     def read(place: int, block: int) -> None:
-        target = out[starts[place] : starts[place + 1]]
+        target = values[starts[place] : starts[place + 1]]
         if not _read_block(objects, path, layout, block, target):
             if not allow_missing:
                 raise missing(path, block)
@@ -170,10 +179,10 @@ def read_blocks(
     if len(spans) == 1:
         read(0, wanted[0])
     elif spans:
-        with ThreadPoolExecutor(min(READ_THREADS, len(spans))) as pool:
+        with ThreadPoolExecutor(min(objects.read_threads, len(spans))) as pool:
             for _ in pool.map(read, range(len(spans)), wanted):
                 pass
-    return out
+    return values
 
 
 def _index(layout: ArrayLayout, block: int) -> tuple[int, ...]:

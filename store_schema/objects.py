@@ -26,6 +26,8 @@ from store_schema.errors import StorageError
 PARTIAL = ".partial"
 METADATA = "zarr.json"
 
+REMOTE_READ_THREADS = 16
+
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -35,6 +37,11 @@ class Objects(Protocol):
     @property
     def url(self) -> str:
         """The path or URL of the root, absolute."""
+        ...
+
+    @property
+    def read_threads(self) -> int:
+        """How many reads at a time are worth it."""
         ...
 
     def get(self, key: str) -> bytes | None:
@@ -128,6 +135,11 @@ class LocalObjects:
     def url(self) -> str:
         """The absolute path."""
         return str(self.root)
+
+    @property
+    def read_threads(self) -> int:
+        """Copying from the page cache is the work: one thread a core."""
+        return os.cpu_count() or 1
 
     def get(self, key: str) -> bytes | None:
         """Return the object, or None if there is none."""
@@ -245,6 +257,11 @@ class FsspecObjects:
     """Any fsspec URL. Object stores write an object whole or not at all."""
 
     url: str
+
+    @property
+    def read_threads(self) -> int:
+        """Waiting is the work."""
+        return REMOTE_READ_THREADS
 
     @property
     def _fs(self) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from store_schema import names
 from store_schema.blocks import from_attrs
-from store_schema.chunks import READ_THREADS, chunk_indices, problem_of
+from store_schema.chunks import chunk_indices, problem_of
 from store_schema.errors import NotAStoreError
 from store_schema.grids import FOREIGN
 from store_schema.hierarchy import Hierarchy, is_array, scan
@@ -137,7 +137,7 @@ def _groups(objects: Objects, hierarchy: Hierarchy) -> Iterator[Violation]:
             yield from departures
             if all(violation.code == "foreign-attribute" for violation in departures):
                 checks.append((f"{path}/{name}", layout))
-    with ThreadPoolExecutor(READ_THREADS) as pool:
+    with ThreadPoolExecutor(objects.read_threads) as pool:
         for found in pool.map(lambda item: _blocks(objects, hierarchy, *item), checks):
             yield from found
 

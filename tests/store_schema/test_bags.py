@@ -121,3 +121,23 @@ def test_a_bag_is_read_in_one_request_a_block(cohort: Store) -> None:
     counting.calls.clear()
     bags[0].load()
     assert counting.calls == {"read_into": 3}
+
+
+def test_loading_into_a_buffer(cohort: Store) -> None:
+    bag = cohort.bags()[0]
+    buffer = np.zeros((20, 5), np.float16)
+    assert bag.load(out=buffer) is buffer
+    np.testing.assert_array_equal(buffer, values(20, 0)["features"])
+    for wrong in (
+        np.zeros((19, 5), np.float16),
+        np.zeros((20, 5), np.float32),
+        np.zeros((5, 20), np.float16).T,
+    ):
+        with pytest.raises(ValueError, match="is read into contiguous"):
+            bag.load(out=wrong)
+    cohort["a"].write_selection(
+        GRID, "top", np.array([19, 0], np.int32), np.ones(2, np.float32), {}
+    )
+    best = cohort.bags(labels={"a": 1}, selection="top")[0]
+    assert best.load(out=buffer[:2]).base is buffer
+    np.testing.assert_array_equal(buffer[:2], values(20, 0)["features"][[19, 0]])
