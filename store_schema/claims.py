@@ -95,7 +95,8 @@ def claim(
     foreign
         Further attributes of the group, e.g. CF ``coordinates``.
     overwrite
-        Delete what is there first.
+        Replace a group that was made otherwise, with all that it holds; one that was made the same way is kept, so
+        that an interrupted ``--overwrite`` goes on where it was.
 
     Returns
     -------
@@ -107,7 +108,8 @@ def claim(
     SettingsConflictError
         Names every setting that differs, with both values.
     """
-    if overwrite:
+    stored = our_attrs(read_node(objects, path))
+    if overwrite and stored is not None and any(_conflicts(stored, ours, compare)):
         objects.delete_group(path)
     elif objects.get(node_key(path)) is None:
         _clear_unclaimed(objects, path)
@@ -118,14 +120,7 @@ def claim(
         raise StoreError(
             f"{path} in {objects.url} is there but not made by slidestream: choose another name"
         )
-    asked = json.loads(json.dumps(ours))
-    found = [
-        line
-        for key in compare
-        for line in differences(
-            stored.get(key), asked.get(key), "" if key == names.PROVENANCE else key
-        )
-    ]
+    found = list(_conflicts(stored, ours, compare))
     if found:
         raise SettingsConflictError(
             f"{path} was made with other settings ({'; '.join(found)}): "
@@ -140,6 +135,15 @@ def drop_consolidated(objects: Objects) -> None:
     if root is not None and CONSOLIDATED in root:
         kept = {key: value for key, value in root.items() if key != CONSOLIDATED}
         objects.put(node_key(""), document(kept))
+
+
+def _conflicts(
+    stored: Mapping[str, Any], ours: Mapping[str, Any], compare: tuple[str, ...]
+) -> Iterator[str]:
+    asked = json.loads(json.dumps(ours))
+    for key in compare:
+        prefix = "" if key == names.PROVENANCE else key
+        yield from differences(stored.get(key), asked.get(key), prefix)
 
 
 def _clear_unclaimed(objects: Objects, path: str) -> None:
