@@ -11,7 +11,7 @@ from dataflow.slide import SlideInfo, SlideReader, open_slide
 from dataflow.slide_digest import slide_digest
 from dataflow.stream_spec import IndexSpec
 from dataflow.tiling import make_tiles
-from dataflow.tissue import TissueMask, tissue_mask
+from dataflow.tissue import TissueMask, mask_digest, tissue_mask
 from store_schema import names
 from store_schema.slide_view import SlideView
 from store_schema.specs import GridGeometry, RasterSpec, SlideRecord, TileTable, fingerprint
@@ -82,19 +82,19 @@ def _index(
     record = _record(source, info, mpp, digest)
     if source.slide_id in store:  # says so before any work, when it is another file or mpp
         store.add_slide(record)
-    provenance = {
+    provenance: dict[str, object] = {
         "slide": digest,
         "slide_mpp": mpp,
         "grid": spec.grid.to_json(),
         "block_tiles": spec.block_tiles,
         "index_version": INDEX_VERSION,
     }
+    if (mask := mask_digest(spec.tissue, source.path)) is not None:
+        provenance["tissue_mask"] = mask
     notes = [info.mpp_note] if info.mpp_note else []
-    name = spec.grid.name
+    picture = None if spec.qc_dir is None else Path(spec.qc_dir) / f"{source.slide_id}.png"
     slide = SlideView(store.objects, source.slide_id)
-    if slide.grid_complete(name) and slide.grid_attrs(name)[names.FINGERPRINT] == fingerprint(
-        provenance
-    ):
+    if _is_indexed(slide, spec.grid.name, provenance) and (picture is None or picture.exists()):
         return slide, notes
     tissue, geometry, table = lay_grid(reader, spec)
     if len(table) == 0:
@@ -125,10 +125,15 @@ def _index(
         block_tiles=spec.block_tiles,
         overwrite=spec.overwrite,
     )
-    if spec.qc_dir is not None:
-        picture = Path(spec.qc_dir) / f"{source.slide_id}.png"
+    if picture is not None:
         save_qc_picture(picture, source.slide_id, tissue, geometry, table, mpp)
     return slide, notes
+
+
+def _is_indexed(slide: SlideView, grid: str, provenance: dict[str, object]) -> bool:
+    return slide.grid_complete(grid) and slide.grid_attrs(grid)[names.FINGERPRINT] == fingerprint(
+        provenance
+    )
 
 
 def _record(source: SlideSource, info: SlideInfo, mpp: float, digest: str) -> SlideRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ class TissueSpec:
             "none": (),
             "otsu": ("saturation_floor", *_CLEANING),
             "threshold": ("saturation_floor", "threshold", *_CLEANING),
-            "mask": ("mask_path",),
+            "mask": (),  # the file's content counts, not its place: see mask_digest
         }[self.method]
         return {key: everything[key] for key in ("method", "mask_mpp", *used)}
 
@@ -227,6 +228,23 @@ def _without_small(mask: npt.NDArray[np.bool_], min_px: float) -> npt.NDArray[np
     keep[0] = False
     kept: npt.NDArray[np.bool_] = keep[labels]
     return kept
+
+
+def mask_digest(spec: TissueSpec, slide_path: str) -> str | None:
+    """Return the digest of a slide's mask file, or None when the method uses none; part of the grid's fingerprint.
+
+    Raises
+    ------
+    InputError
+        The mask file is missing or can't be read.
+    """
+    if spec.method != "mask":
+        return None
+    path = _mask_file(spec, slide_path)
+    try:
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    except OSError as error:
+        raise InputError(f"the mask {path} can't be read: {error.strerror}") from error
 
 
 def _mask_file(spec: TissueSpec, slide_path: str) -> Path:
