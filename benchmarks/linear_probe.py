@@ -73,8 +73,12 @@ def main() -> None:
             best, best_auc = probe, auc
     assert best is not None
     scores = best.predict_proba(test[0])[:, 1]
-    print(f"tiles: train {len(train[1])}, val {len(val[1])}, test {len(test[1])} ({test[1].mean():.1%} tumour)")
-    print(f"test AUC {roc_auc_score(test[1], scores):.4f}, AP {average_precision_score(test[1], scores):.4f}")
+    print(
+        f"tiles: train {len(train[1])}, val {len(val[1])}, test {len(test[1])} ({test[1].mean():.1%} tumour)"
+    )
+    print(
+        f"test AUC {roc_auc_score(test[1], scores):.4f}, AP {average_precision_score(test[1], scores):.4f}"
+    )
 
 
 if __name__ == "__main__":

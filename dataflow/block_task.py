@@ -88,6 +88,8 @@ def _encode_block(
     context = _contexts.get(
         (spec.store_url, slide_id, task.stamp), lambda: _open(spec, encode, task)
     )
+    if context.group.is_stored(task.block):  # two runs on one store share the work
+        return BlockReceipt(slide_id, task.block, already_stored=True)
     loaded = worker_cache.loaded_model(encode.model)
     device = loaded.model.device
     normalizer = StainNormalizer(encode.stain, context.basis, device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from distributed import Client, LocalCluster
 from store_schema.errors import ClusterError, DeviceError
 
 LOOPBACK: Final = "127.0.0.1"
-_DASHBOARD_PORT: Final = 8787
+DASHBOARD_PORT: Final = 8787
 _CORES_PER_WORKER: Final = 4  # torch scales well inside a process up to about here
 _CONNECT_TIMEOUT: Final = "10s"
 
@@ -109,7 +110,9 @@ def embedded_cluster(spec: ClusterSpec) -> Iterator[LocalCluster]:
         Its shape.
     """
     n_workers, threads, resources = local_shape(spec)
-    port = spec.dashboard_port if spec.dashboard_port is not None else free_port(_DASHBOARD_PORT)
+    # when two clusters start at once, one loses the port and takes another; the link that we print is right
+    warnings.filterwarnings("ignore", "Port [0-9]+ is already in use", UserWarning)
+    port = spec.dashboard_port if spec.dashboard_port is not None else free_port(DASHBOARD_PORT)
     with (
         dask.config.set(settings()),
         LocalCluster(

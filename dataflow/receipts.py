@@ -89,6 +89,8 @@ class BlockReceipt:
         Tiles by name of the stain method used.
     halvings
         How often the batch had to be halved for lack of device memory.
+    already_stored
+        Somebody else stored the block since it was planned: another run, or this task before its worker died.
     failure
         Set when nothing was written.
     """
@@ -100,4 +102,5 @@ class BlockReceipt:
     nbytes: Mapping[str, int] = field(default_factory=dict)
     stain_methods: Mapping[str, int] = field(default_factory=dict)
     halvings: int = 0
+    already_stored: bool = False
     failure: Failure | None = None

@@ -315,6 +315,8 @@ class _Run:
         _add(report.stage_seconds, receipt.seconds)
         if receipt.failure is not None:
             self._failed(result, receipt.failure)
+        elif receipt.already_stored:
+            result.blocks_before += 1
         else:
             result.blocks_done += 1
             report.tiles_done += receipt.n_tiles

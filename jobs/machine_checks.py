@@ -12,7 +12,6 @@ from typing import Final
 from jobs.checks import Check, Status
 from jobs.library_checks import one_line
 
-DASHBOARD_PORT: Final = 8787
 _GIB: Final = 2**30
 _LOW_MEMORY: Final = 4 * _GIB
 _LOW_DISK: Final = 10 * _GIB
@@ -27,6 +26,8 @@ def machine_checks(store: str | None) -> Iterator[Check]:
     store
         Path or URL of the store that a run would write, or None.
     """
+    from dataflow.cluster import DASHBOARD_PORT
+
     yield cpu_check()
     yield gpu_check()
     yield disk_check("disk, here", Path.cwd())

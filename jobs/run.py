@@ -92,7 +92,8 @@ def _config(command: Command, options: dict[str, Any]) -> RunConfig:
     run_dir = options["run_dir"] or new_run_path(beside_store(store, "runs"), command)
     config = RunConfig(
         command=command,
-        slides=tuple(os.path.abspath(os.path.expanduser(s)) for s in options["slides"]),
+        # not resolve(): the name of a link is the slide's id
+        slides=tuple(os.path.abspath(Path(s).expanduser()) for s in options["slides"]),  # noqa: PTH100
         store=store,
         grid=None if command == "encode" else _settings(GridSettings, options),
         encode=None if command == "index" else _settings(EncodeSettings, options),

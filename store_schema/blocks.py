@@ -165,7 +165,7 @@ class BlockGroup:
         if verify:
             there = [block for block in range(self.n_blocks) if block not in missing]
             with ThreadPoolExecutor(self.objects.read_threads) as pool:
-                sound = list(pool.map(self._is_sound, there))
+                sound = list(pool.map(self.is_stored, there))
             missing.update(block for block, ok in zip(there, sound, strict=True) if not ok)
         return sorted(missing)
 
@@ -196,7 +196,8 @@ class BlockGroup:
             return False
         return size > CRC_BYTES if layout.compressed else size == layout.raw_bytes + CRC_BYTES
 
-    def _is_sound(self, block: int) -> bool:
+    def is_stored(self, block: int) -> bool:
+        """Tell whether a block's objects are all there and pass their checksums."""
         return all(self.problem_of_block(name, block) is None for name in self.arrays)
 
 

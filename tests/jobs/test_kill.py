@@ -66,8 +66,6 @@ def test_killed_and_resumed_runs_end_in_the_same_store(
         killed_midway += process.poll() is None
         kill_tree(process.pid)
         process.wait()
-        blocks = len(list(broken.rglob("features/c/*/0")))
-        print(f"round {round_}: {blocks} blocks stored when killed")
         if round_ == ROUNDS // 2:  # so that early and late moments meet partial stores alike
             subprocess.run(["rm", "-rf", str(broken)], check=True)
 

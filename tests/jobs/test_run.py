@@ -89,7 +89,12 @@ def test_features_are_those_of_the_tile_at_that_place(
         EncoderSpec("timm:test_resnet", random_weights=True, resize="none", dtype="float32")
     ).load()
     again = model(torch.from_numpy(chosen.tiles.pixels().to_numpy()))["features"]
-    np.testing.assert_allclose(chosen["features"], again, rtol=2e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        chosen["features"].to_numpy().astype(np.float32),
+        again.astype(np.float32),
+        rtol=2e-3,
+        atol=1e-3,
+    )
 
 
 def test_the_same_again_does_nothing(run: Run, tmp_path: Path, store_digests: Digests) -> None:
@@ -293,6 +298,34 @@ def test_a_detached_job_goes_on_and_can_be_followed(
     unknown = slidestream("jobs", "show", "nothing", "--scheduler", scheduler)
     assert unknown.code == 1
     assert job in unknown.err
+
+
+def test_two_runs_at_once_share_the_work(
+    run: Run,
+    slidestream: Call,
+    scheduler: str,
+    slides: Path,
+    tmp_path: Path,
+    store_digests: Digests,
+) -> None:
+    run(tmp_path / "alone.zarr")
+    store = tmp_path / "both.zarr"
+    answer = slidestream(
+        "run", slides, "--store", store, *SMALL, *ENCODER, "--scheduler", scheduler,
+        "--detach", "--json",
+    )  # fmt: skip
+    job = json.loads(answer.out)["job"]
+
+    code, here = run(store)
+
+    assert code == 0, here
+    assert slidestream("jobs", "wait", job, "--scheduler", scheduler).code == 0
+    shown = slidestream("jobs", "show", job, "--scheduler", scheduler, "--json")
+    there = json.loads(shown.out)["metrics"]
+    for summary in (here, there):
+        blocks = summary["blocks"]
+        assert blocks["done"] + blocks["already_stored"] == blocks["total"]
+    assert store_digests(store) == store_digests(tmp_path / "alone.zarr")
 
 
 def test_the_number_of_workers_does_not_show_in_the_bits(
