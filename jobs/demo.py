@@ -51,6 +51,8 @@ def demo(slide: Path | None, out: Path, mpp: float, slide_mpp: float | None) -> 
     if slide is None:
         slide = _sample(out)
         arguments += ["--block-tiles", "32"]  # a small slide gives little work: share it out
+        # its stroma is pale: haematoxylin alone, less saturated than what counts as tissue on H&E
+        arguments += ["--tissue", "threshold", "--tissue-threshold", "0.03"]
     if slide_mpp is not None:
         arguments += ["--slide-mpp", str(slide_mpp)]
     _heading("The run")
