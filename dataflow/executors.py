@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
 from distributed import Client, KilledWorker
-from distributed.scheduler import NoValidWorkerError
+from distributed.client import ClosedClientError, FutureCancelledError
+from distributed.comm.core import CommClosedError
 
-from dataflow.stream import TaskFuture
+from dataflow.stream import LostTask, TaskFuture
+from store_schema.errors import ClusterError
 
 _TASKS_PER_WORKER = 3  # two that overlap reading with the model, and one that waits at the door
+
+_COUNT_EVERY_S = 2.0
+_GONE = "The scheduler went away during the run; what was stored is kept, run the same command again to go on."
 
 
 class DaskExecutor:
@@ -26,39 +32,60 @@ class DaskExecutor:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._n_workers = 1
+        self._counted = float("-inf")
 
     @property
     def window(self) -> int:
-        """Tasks in flight at the most: a few for each worker that is there now."""
-        return _TASKS_PER_WORKER * max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+        """Tasks in flight at the most: a few for each worker that was there when last looked."""
+        if time.monotonic() - self._counted > _COUNT_EVERY_S:
+            # the scheduler is asked, so that workers that come or go during the run count
+            try:
+                self._n_workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
+            except OSError as error:
+                raise ClusterError(_GONE) from error
+            self._counted = time.monotonic()
+        return _TASKS_PER_WORKER * max(1, self._n_workers)
 
     def submit(
         self, name: str, function: Callable[..., Any], *args: object, gpu: bool
     ) -> TaskFuture:
-        """Start a task; on a GPU worker when it needs one, half a GPU each, so that two blocks overlap."""
-        future: TaskFuture = self._client.submit(
-            function,
-            *args,
-            key=f"{name}-{uuid.uuid4().hex}",
-            pure=False,
-            resources={"GPU": 0.5} if gpu else None,
-        )
+        """Start a task; on a GPU worker when it needs one, half a GPU each, so that two blocks overlap.
+
+        Raises
+        ------
+        ClusterError
+            The scheduler is gone.
+        """
+        try:
+            future: TaskFuture = self._client.submit(
+                function,
+                *args,
+                key=f"{name}-{uuid.uuid4().hex}",
+                pure=False,
+                resources={"GPU": 0.5} if gpu else None,
+            )
+        except (ClosedClientError, OSError) as error:
+            raise ClusterError(_GONE) from error
         return future
 
-    def lost_reason(self, error: BaseException) -> str | None:
-        """Say how a task was lost with its workers."""
+    def lost(self, error: BaseException) -> LostTask | None:
+        """Say how a task was lost: with its workers, or with the scheduler."""
         if isinstance(error, KilledWorker):
-            return (
+            return LostTask(
+                "worker-died",
                 f"The workers that tried this died {error.allowed_failures + 1} times (out of memory, or killed); "
-                "run again with a smaller --batch-size or more memory."
+                "run again with a smaller --batch-size or more memory.",
             )
-        if isinstance(error, NoValidWorkerError):
-            return "No worker of the cluster has the GPU resource; start workers with --resources GPU=1."
+        if isinstance(error, FutureCancelledError | ClosedClientError | CommClosedError):
+            return LostTask("cluster", _GONE, fatal=True)
         return None
 
     def discard(self, futures: Iterable[TaskFuture]) -> None:
-        """Cancel what was not started."""
-        self._client.cancel(list(futures))
+        """Cancel what was not started; nothing to do when the scheduler is gone."""
+        pending = list(futures)
+        if pending and self._client.status == "running":
+            self._client.cancel(pending)
 
 
 class SerialExecutor:
@@ -77,7 +104,7 @@ class SerialExecutor:
             future.set_exception(error)
         return future
 
-    def lost_reason(self, error: BaseException) -> str | None:
+    def lost(self, error: BaseException) -> LostTask | None:
         """Nothing is lost in one process."""
         return None
 

@@ -15,6 +15,7 @@ from dataflow.discover import SlideSource
 from dataflow.plan_task import plan_slide
 from dataflow.receipts import BlockReceipt, Failure, SlidePlan
 from dataflow.stream_spec import BlockTask, StreamSpec
+from store_schema.errors import ClusterError
 
 _POLL_S = 0.5  # how often a run looks whether it is to be cancelled
 
@@ -31,6 +32,25 @@ class TaskFuture(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LostTask:
+    """A task that its cluster did not finish.
+
+    Attributes
+    ----------
+    reason
+        Code of the failure, e.g. ``worker-died``.
+    message
+        One sentence.
+    fatal
+        Whether the cluster itself is gone.
+    """
+
+    reason: str
+    message: str
+    fatal: bool = False
+
+
 class Executor(Protocol):
     """Where tasks run: a Dask cluster, or this process for debugging."""
 
@@ -45,8 +65,8 @@ class Executor(Protocol):
         """Start ``function(*args)``; ``name`` is the stage that the dashboard shows."""
         ...
 
-    def lost_reason(self, error: BaseException) -> str | None:
-        """Say in one sentence how the cluster lost a task, or None when the task itself raised ``error``."""
+    def lost(self, error: BaseException) -> LostTask | None:
+        """Say how the cluster lost a task, or None when the task itself raised ``error``."""
         ...
 
     def discard(self, futures: Iterable[TaskFuture]) -> None:
@@ -200,6 +220,8 @@ class _Run:
         start = time.perf_counter()
         try:
             self._loop()
+        except ClusterError as error:
+            self._report.stopped = Failure("", error.reason, str(error), fatal=True)
         finally:
             self._executor.discard(task.future for task in self._in_flight.values())
         self._report.seconds = time.perf_counter() - start
@@ -284,9 +306,9 @@ class _Run:
             self._received(receipt)
 
     def _failure_of(self, error: Exception, slide_id: str, block: int | None) -> Failure:
-        lost = self._executor.lost_reason(error)
+        lost = self._executor.lost(error)
         if lost is not None:
-            return Failure(slide_id, "worker-died", lost, block)
+            return Failure(slide_id, lost.reason, lost.message, block, fatal=lost.fatal)
         return Failure(
             slide_id,
             "internal",

@@ -35,6 +35,8 @@ def run_metrics(
         ``seconds`` by stage are summed over threads, so they can exceed the wall time.
     """
     failures = [*refused, *report.failures]
+    if report.stopped is not None and report.stopped not in failures:
+        failures.append(report.stopped)
     encoded_s = {name: s for name, s in report.stage_seconds.items() if name != "index"}
     return {
         **extra,
@@ -43,7 +45,7 @@ def run_metrics(
         "slides": {
             "asked": n_sources + len(refused),
             "complete": sum(slide.complete for slide in report.slides),
-            "failed": len({failure.slide_id for failure in failures}),
+            "failed": len({failure.slide_id for failure in failures if failure.slide_id}),
             "not_started": n_sources - len(report.slides),
         },
         "tiles": {
@@ -123,9 +125,8 @@ def summary_lines(metrics: dict[str, Any]) -> list[str]:
     failures = metrics["failures"]
     for failure in failures[:_SHOWN_FAILURES]:
         block = "" if failure["block"] is None else f" block {failure['block']}"
-        lines.append(
-            f"failed   {failure['slide_id']}{block} [{failure['reason']}]: {failure['message']}"
-        )
+        slide = failure["slide_id"] or "the run"
+        lines.append(f"failed   {slide}{block} [{failure['reason']}]: {failure['message']}")
     if len(failures) > _SHOWN_FAILURES:
         lines.append(f"         … and {len(failures) - _SHOWN_FAILURES} more, see metrics.json")
     if metrics["cancelled"]:

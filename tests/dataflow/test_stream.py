@@ -13,7 +13,7 @@ from dataflow.block_task import encode_block
 from dataflow.discover import SlideSource
 from dataflow.plan_task import plan_slide
 from dataflow.receipts import BlockReceipt, Failure, SlidePlan
-from dataflow.stream import SlideResult, StreamObserver, TaskFuture, run_stream
+from dataflow.stream import LostTask, SlideResult, StreamObserver, TaskFuture, run_stream
 from dataflow.stream_spec import BlockTask, StreamSpec
 
 SPEC = StreamSpec("memory://unused", "256px_0.500mpp", None, None)
@@ -69,7 +69,7 @@ class SteeredExecutor:
         self.done.append((task.source.slide_id, task.block))
         return self._outcome(task)
 
-    def lost_reason(self, error: BaseException) -> str | None:
+    def lost(self, error: BaseException) -> LostTask | None:
         return None
 
     def discard(self, futures: Iterable[TaskFuture]) -> None:
