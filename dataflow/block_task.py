@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,12 +101,15 @@ def _encode_block(
         for name, array in output_arrays(encode).items()
     }
     runner = _BatchRunner(loaded)
+    normalizes = encode.stain.method != "none"
+    torch.set_num_threads(1)  # of this thread; see LoadedModel
     for start, tiles in _decoded_batches(task, context.plan, x, y, loaded, tally):
         stop = start + tiles.shape[0]
-        # one batch at a time on a device; the decode threads and other tasks' reads go on meanwhile
-        with loaded.lock:
-            with tally.stage(meters.NORMALIZE, tiles.numel()):
-                normalized, methods = normalizer(tiles.to(device, non_blocking=True))
+        # the decode threads and the reads of other tasks go on while this one has its turn, or waits for it
+        with loaded.turn:
+            on_device = tiles.to(device, non_blocking=True)
+            with tally.stage(meters.NORMALIZE, tiles.numel()) if normalizes else nullcontext():
+                normalized, methods = normalizer(on_device)
             with tally.stage(meters.MODEL, tiles.numel()):
                 outputs = runner(normalized)
         arrays[names.STAIN_METHOD][start:stop] = methods

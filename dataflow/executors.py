@@ -15,7 +15,8 @@ from distributed.comm.core import CommClosedError
 from dataflow.stream import LostTask, TaskFuture
 from store_schema.errors import ClusterError
 
-_TASKS_PER_WORKER = 3  # two that overlap reading with the model, and one that waits at the door
+_MIN_PER_WORKER = 2  # two overlap reading with the model, also where there is but one thread
+_AT_THE_DOOR = 1  # and one more a worker, so that it need not wait for the client
 
 _COUNT_EVERY_S = 2.0
 _GONE = "The scheduler went away during the run; what was stored is kept, run the same command again to go on."
@@ -32,7 +33,7 @@ class DaskExecutor:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._n_workers = 1
+        self._window = 1
         self._counted = float("-inf")
 
     @property
@@ -41,11 +42,12 @@ class DaskExecutor:
         if time.monotonic() - self._counted > _COUNT_EVERY_S:
             # the scheduler is asked, so that workers that come or go during the run count
             try:
-                self._n_workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
+                workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
             except OSError as error:
                 raise ClusterError(_GONE) from error
             self._counted = time.monotonic()
-        return _TASKS_PER_WORKER * max(1, self._n_workers)
+            self._window = max(1, sum(_tasks_of(worker["nthreads"]) for worker in workers))
+        return self._window
 
     def submit(
         self, name: str, function: Callable[..., Any], *args: object, gpu: bool
@@ -86,6 +88,10 @@ class DaskExecutor:
         pending = list(futures)
         if pending and self._client.status == "running":
             self._client.cancel(pending)
+
+
+def _tasks_of(n_threads: int) -> int:
+    return max(n_threads, _MIN_PER_WORKER) + _AT_THE_DOOR
 
 
 class SerialExecutor:

@@ -37,6 +37,9 @@ class PhysicalSize(NamedTuple):
     note: str = ""
 
 
+_MPP_DIGITS = 6  # no scanner is calibrated better than to a millionth
+
+
 def check_given_mpp(mpp: float) -> float:
     """Return an explicitly given mpp [µm/px]; InputError when it is no positive number."""
     if not (math.isfinite(mpp) and mpp > 0):
@@ -76,7 +79,8 @@ def physical_size(properties: Mapping[str, str], given: float | None = None) -> 
     known = [mpp for mpp in (mpp_x, mpp_y) if mpp is not None]
     refused = "the file does not say"
     if known:
-        mpp = sum(known) / len(known)
+        # files hold inverse resolutions as fractions, and 0.972 comes back as 0.97200004
+        mpp = float(f"{sum(known) / len(known):.{_MPP_DIGITS}g}")
         if PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1]:
             return PhysicalSize(mpp, "properties", _anisotropy_note(known, mpp))
         refused = (

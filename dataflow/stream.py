@@ -90,6 +90,8 @@ class SlideResult:
         Things to say about the slide.
     failures
         What went wrong.
+    finished
+        Whether all that could be done was done before the run ended.
     """
 
     slide_id: str
@@ -99,11 +101,12 @@ class SlideResult:
     blocks_done: int = 0
     notes: tuple[str, ...] = ()
     failures: list[Failure] = field(default_factory=list)
+    finished: bool = False
 
     @property
     def complete(self) -> bool:
         """Whether nothing of the slide is missing."""
-        return not self.failures and self.blocks_before + self.blocks_done == self.n_blocks
+        return self.finished and not self.failures
 
 
 @dataclass
@@ -357,7 +360,9 @@ class _Run:
 
     def _close(self, slide_id: str) -> None:
         self._open_blocks.pop(slide_id, None)
-        self._observer.slide(self._results.pop(slide_id))
+        result = self._results.pop(slide_id)
+        result.finished = True
+        self._observer.slide(result)
 
 
 def _add(total: dict[str, float], more: Mapping[str, float]) -> None:

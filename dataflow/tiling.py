@@ -12,7 +12,7 @@ from dataflow.hilbert import hilbert_index
 from dataflow.physical_size import require_mpp
 from dataflow.resample import overlap_matrix
 from dataflow.slide import UPSAMPLING_TOLERANCE, SlideInfo
-from store_schema.errors import InputError, SlideError
+from store_schema.errors import InputError, TooCoarseError
 from store_schema.specs import EdgeMode, GridGeometry, GridSpec, TileTable
 
 MAX_LATTICE_TILES = 50_000_000  # a whole slide of 200,000 px a side in 28 px steps
@@ -53,7 +53,7 @@ def grid_geometry(info: SlideInfo, spec: GridSpec) -> GridGeometry:
     ------
     MissingMppError
         The slide has no usable pixel size.
-    SlideError
+    TooCoarseError
         The slide is more than 1 % coarser than the requested mpp.
     InputError
         The spec itself makes no sense, or makes too many tiles.
@@ -61,7 +61,7 @@ def grid_geometry(info: SlideInfo, spec: GridSpec) -> GridGeometry:
     check_spec(spec)
     slide_mpp = require_mpp(info)
     if spec.mpp < slide_mpp * (1 - UPSAMPLING_TOLERANCE):
-        raise SlideError(
+        raise TooCoarseError(
             f"{info.path}: the slide has {slide_mpp:.4g} µm/px, {spec.mpp:g} is asked for, and "
             f"detail can't be made up; ask for --mpp {slide_mpp:.4g} or coarser"
         )
@@ -123,7 +123,7 @@ def make_tiles(
 
     Raises
     ------
-    MissingMppError, SlideError, InputError
+    MissingMppError, TooCoarseError, InputError
         As :func:`grid_geometry`.
     """
     geometry = grid_geometry(info, spec)

@@ -63,11 +63,15 @@ class KeyedCache(Generic[T]):
 
 
 class LoadedModel:
-    """A model and the lock that lets one batch at a time onto its device."""
+    """A model and how many batches may be on its device at one time.
+
+    A GPU takes one. A CPU takes as many as the worker has threads, each batch on one thread: faster than one batch on
+    all of them, and the kernels that torch chooses, and so the bits, don't depend on how many there are.
+    """
 
     def __init__(self, model: TileModel) -> None:
         self.model = model
-        self.lock = threading.Lock()
+        self.turn = threading.Semaphore(process_threads() if model.device.type == "cpu" else 1)
         self.batch_limit = model.batch_size  # halves on out-of-memory, for the life of the process
 
 
@@ -92,20 +96,12 @@ def slide_reader(path: str, mpp: float | None, stamp: str) -> SlideReader:
 
 def loaded_model(factory: TileModelFactory) -> LoadedModel:
     """Return this process's instance of a model, loaded on first use."""
-
-    def load() -> LoadedModel:
-        torch.set_num_threads(process_threads())
-        return LoadedModel(factory.load())
-
-    return _models.get(factory, load)
+    return _models.get(factory, lambda: LoadedModel(factory.load()))
 
 
 @cache
 def process_threads() -> int:
-    """Threads that this process may keep busy: those of its Dask worker, or else all cores.
-
-    Dask's nanny sets ``OMP_NUM_THREADS=1``, so torch must be told.
-    """
+    """Threads that this process may keep busy: those of its Dask worker, or else all cores."""
     try:
         return int(get_worker().state.nthreads)
     except ValueError:  # not on a worker: serial executor, tests

@@ -41,7 +41,7 @@ def main() -> None:
     verbose = any(arg in ("-v", "--verbose") for arg in sys.argv[1:])
     try:
         # non-standalone, so that a command's return value and our errors are ours to turn into exit codes
-        code = cli.main(standalone_mode=False, auto_envvar_prefix="SLIDESTREAM")
+        code = cli.main(standalone_mode=False)
     except SlidestreamError as error:
         if verbose:
             traceback.print_exc()

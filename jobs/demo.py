@@ -47,7 +47,7 @@ def demo(slide: Path | None, out: Path, mpp: float, slide_mpp: float | None) -> 
     from jobs.run import run
 
     store = out / "demo.zarr"
-    arguments = ["--store", str(store), "--stain", "macenko", "--mpp", str(mpp)]
+    arguments = ["--store", str(store), "--mpp", str(mpp)]
     if slide is None:
         slide = _sample(out)
         arguments += ["--block-tiles", "32"]  # a small slide gives little work: share it out

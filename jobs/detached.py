@@ -20,7 +20,7 @@ from dataflow.stream import SlideResult, StreamObserver
 from jobs.background_cluster import background_address
 from jobs.progress import LineObserver
 from jobs.run_config import RunConfig
-from jobs.streaming import execute
+from jobs.streaming import execute, prepare
 from store_schema.errors import InputError, SlidestreamError
 
 _METADATA: Final = "slidestream-jobs"
@@ -109,7 +109,7 @@ def run_job(config: RunConfig, job_id: str) -> None:
         job = _Job(client, job_id)
         job.set("state", "running")
         try:
-            metrics = execute(config, client, job.observer)
+            metrics = execute(config, prepare(config), client, job.observer)
         except SlidestreamError as error:
             job.log(f"Error: {error}")
             job.set("error", str(error))
@@ -231,7 +231,16 @@ def job_log(client: Client, job_id: str) -> list[tuple[float, str]]:
     return [(when, str(line)) for when, line in client.get_events(_topic(job_id))]
 
 
-def cancel_job(client: Client, job_id: str) -> None:
-    """Ask a job to stop; blocks that are being worked on are finished or dropped whole."""
-    get_job(client, job_id)
+def cancel_job(client: Client, job_id: str) -> str | None:
+    """Ask a job to stop; blocks that are being worked on are finished or dropped whole.
+
+    Returns
+    -------
+    str or None
+        The state of a job that had ended already; None when it was asked.
+    """
+    job = get_job(client, job_id)
+    if job.finished:
+        return job.state
     client.set_metadata([_METADATA, job_id, "cancel"], True)
+    return None

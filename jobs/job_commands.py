@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.options import json_option, scheduler_option
+from jobs.options import existing_scheduler_option, json_option
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -49,11 +49,11 @@ def _line(job: JobRecord) -> str:
         if progress
         else ""
     )
-    return f"{job.job_id}  {job.state:<9} {when}  {job.command:<6} {job.store}  {done}"
+    return f"{job.job_id:<26}{job.state:<10}{when:<20}{job.command:<7} {job.store}  {done}"
 
 
 @jobs.command("list", help="List all jobs, oldest first.")
-@scheduler_option
+@existing_scheduler_option
 @json_option
 def list_command(scheduler: str | None, as_json: bool) -> int:
     """List jobs."""
@@ -64,13 +64,14 @@ def list_command(scheduler: str | None, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps([asdict(job) for job in found], indent=2))
     else:
-        click.echo("\n".join(_line(job) for job in found) or "no jobs")
+        heading = f"{'JOB':<26}{'STATE':<10}{'SUBMITTED':<20}{'COMMAND':<7} STORE, PROGRESS"
+        click.echo("\n".join([heading, *map(_line, found)]) if found else "no jobs")
     return 0
 
 
 @jobs.command(help="Show one job: state, progress, and the summary when it is done.")
 @job_argument
-@scheduler_option
+@existing_scheduler_option
 @json_option
 def show(job_id: str, scheduler: str | None, as_json: bool) -> int:
     """Show one job."""
@@ -92,7 +93,7 @@ def show(job_id: str, scheduler: str | None, as_json: bool) -> int:
 
 @jobs.command(help="Print what a job said.")
 @job_argument
-@scheduler_option
+@existing_scheduler_option
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
 def logs(job_id: str, scheduler: str | None, follow: bool) -> int:
     """Print the log of a job."""
@@ -113,7 +114,7 @@ def logs(job_id: str, scheduler: str | None, follow: bool) -> int:
 
 @jobs.command(help="Wait until a job ends; exit code 0 when it did all of its work.")
 @job_argument
-@scheduler_option
+@existing_scheduler_option
 @click.option(
     "--timeout", type=click.FloatRange(0), help="Give up after so many seconds (exit code 1)."
 )
@@ -134,12 +135,14 @@ def wait(job_id: str, scheduler: str | None, timeout: float | None) -> int:
 
 @jobs.command(help="Stop a job; what it stored stays, and running it again goes on from there.")
 @job_argument
-@scheduler_option
+@existing_scheduler_option
 def cancel(job_id: str, scheduler: str | None) -> int:
     """Cancel a job."""
     from jobs.detached import cancel_job
 
     with _client(scheduler) as client:
-        cancel_job(client, job_id)
-    click.echo(f"asked {job_id} to stop")
+        state = cancel_job(client, job_id)
+    click.echo(
+        f"asked {job_id} to stop" if state is None else f"{job_id} has ended already: {state}"
+    )
     return 0

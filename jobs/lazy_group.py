@@ -8,6 +8,17 @@ from collections.abc import Mapping
 import click
 
 
+def name_variables(command: click.Command) -> None:
+    """Let every option come from ``SLIDESTREAM_<OPTION>``, whatever command it belongs to."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            name_variables(each)
+    for param in command.params:
+        if isinstance(param, click.Option) and param.envvar is None:
+            longest = max(param.opts, key=len).lstrip("-")
+            param.envvar = f"SLIDESTREAM_{longest.replace('-', '_').upper()}"
+
+
 class LazyGroup(click.Group):
     """Group whose commands are named by module.
 
@@ -38,6 +49,7 @@ class LazyGroup(click.Group):
         module, attribute = self._lazy[cmd_name][0].split(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
+        name_variables(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

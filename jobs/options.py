@@ -56,9 +56,8 @@ config_option = click.option(
 store_option = click.option(
     "--store",
     required=True,
-    envvar="SLIDESTREAM_STORE",
     metavar="PATH|URL",
-    help="The Zarr store: a local path or any fsspec URL; made if it isn't there.",
+    help="The Zarr store: a local path or any fsspec URL.",
 )
 
 json_option = click.option(
@@ -68,7 +67,6 @@ verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show traceb
 
 scheduler_option = click.option(
     "--scheduler",
-    envvar="SLIDESTREAM_SCHEDULER",
     metavar="ADDRESS|FILE",
     help="Dask scheduler to use (tcp://…, or a scheduler file); without it an embedded cluster is started.",
 )
@@ -84,6 +82,12 @@ def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
     return apply
 
+
+existing_scheduler_option = click.option(
+    "--scheduler",
+    metavar="ADDRESS|FILE",
+    help="Dask scheduler that has the jobs; without it the background cluster of this machine.",
+)
 
 cluster_options = stack(
     scheduler_option,
@@ -107,9 +111,7 @@ grid_options = stack(
     click.option(
         "--tile-px",
         type=click.IntRange(8, 8192),
-        default=256,
-        show_default=True,
-        help="Tile side at --mpp.",
+        help="Tile side at --mpp.  [default: 256]",
     ),
     click.option(
         "--tile-um",
@@ -163,6 +165,10 @@ grid_options = stack(
         "--slide-mpp",
         type=click.FloatRange(0, min_open=True),
         help="Pixel size of the slides [µm, level 0], over what they say.",
+    ),
+    click.option(
+        "--grid-name",
+        help="Name of the grid in the store, to keep several of one size.  [default: by size, mpp and stride]",
     ),
     click.option(
         "--block-tiles",

@@ -23,6 +23,7 @@ class LogObserver(StreamObserver):
         self.n_slides = n_slides
         self._logger = logger
         self.slides_done = 0
+        self.slides_failed = 0
         self.tiles_done = 0
         self.tiles_known = 0
         self._start = time.monotonic()
@@ -49,6 +50,7 @@ class LogObserver(StreamObserver):
     def slide(self, result: SlideResult) -> None:
         """Log a finished slide and what went wrong with it."""
         self.slides_done += 1
+        self.slides_failed += bool(result.failures)
         for note in result.notes:
             self._logger.info("%s: %s", result.slide_id, note)
         for failure in result.failures:
@@ -100,8 +102,10 @@ class LineObserver(LogObserver):
         now = time.monotonic()
         if force or now - self._last > _LINE_EVERY_S:
             self._last = now
+            failed = f" ({self.slides_failed} failed)" if self.slides_failed else ""
             self._write(
-                f"{self.slides_done}/{self.n_slides} slides, {self.tiles_done:,} tiles, {self.rate:,.0f} tiles/s"
+                f"{self.slides_done}/{self.n_slides} slides{failed}, "
+                f"{self.tiles_done:,} tiles, {self.rate:,.0f} tiles/s"
             )
 
 

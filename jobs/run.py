@@ -98,7 +98,7 @@ def _config(command: Command, options: dict[str, Any]) -> RunConfig:
         grid=None if command == "encode" else _settings(GridSettings, options),
         encode=None if command == "index" else _settings(EncodeSettings, options),
         cluster=_settings(ClusterSettings, options),
-        grid_name=options.get("grid_name"),
+        grid_name=options["grid_name"] if command == "encode" else None,
         overwrite=options["overwrite"],
         run_dir=str(Path(run_dir).absolute()),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from store_schema.errors import InputError
+from store_schema.ids import check_name
 from store_schema.specs import EdgeMode, GridSpec
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from models.precision import PrecisionChoice
     from models.preprocess import ResizeMode
 
+_DEFAULT_TILE_PX = 256
+
 Command = Literal["run", "index", "encode"]
 
 
@@ -28,7 +31,7 @@ Command = Literal["run", "index", "encode"]
 class GridSettings:
     """What the grid options say; see ``jobs.options.grid_options``."""
 
-    tile_px: int
+    tile_px: int | None
     tile_um: float | None
     mpp: float
     stride_px: int | None
@@ -38,6 +41,7 @@ class GridSettings:
     tissue_threshold: float | None
     tissue_mask: str | None
     slide_mpp: float | None
+    grid_name: str | None
     block_tiles: int
     qc: bool
 
@@ -125,7 +129,9 @@ def beside_store(store: str, suffix: str) -> Path:
 
 def grid_spec(settings: GridSettings) -> GridSpec:
     """Turn the grid options into the grid that is asked for."""
-    tile_px = settings.tile_px
+    if settings.tile_px is not None and settings.tile_um is not None:
+        raise InputError("--tile-px and --tile-um say the same thing twice; give one of them.")
+    tile_px = _DEFAULT_TILE_PX if settings.tile_px is None else settings.tile_px
     if settings.tile_um is not None:
         tile_px = round(settings.tile_um / settings.mpp)
         if tile_px < 1:
@@ -139,6 +145,7 @@ def grid_spec(settings: GridSettings) -> GridSpec:
         edge=settings.edge,
         min_tissue=settings.min_tissue,
         tissue=_tissue_spec(settings).to_json(),
+        label=None if settings.grid_name is None else check_name(settings.grid_name, "--grid-name"),
     )
 
 
@@ -170,7 +177,7 @@ def index_spec(settings: GridSettings, store: str, *, overwrite: bool) -> IndexS
     return IndexSpec(
         grid=spec,
         tissue=_tissue_spec(settings),
-        qc_dir=str(beside_store(store, "qc")) if settings.qc else None,
+        qc_dir=str(beside_store(store, "qc") / spec.name) if settings.qc else None,
         block_tiles=settings.block_tiles,
         overwrite=overwrite,
     )

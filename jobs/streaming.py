@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,61 @@ from distributed import Client, span
 from rich.console import Console
 
 from dataflow.cluster import connect, dashboard_link, require_gpu_workers
+from dataflow.discover import SlideSource
 from dataflow.executors import DaskExecutor
+from dataflow.receipts import Failure
 from dataflow.stream import StreamObserver, run_stream
+from dataflow.stream_spec import StreamSpec
 from jobs.find_slides import find_slides
 from jobs.progress import BarObserver, LineObserver, LogObserver, say
-from jobs.run_config import RunConfig, beside_store, encoder_factory, stream_spec
+from jobs.run_config import RunConfig, encoder_factory, stream_spec
 from jobs.run_directory import run_directory
 from jobs.summary import run_metrics
+from models.encoder import EncoderFactory
 from store_schema.errors import InputError
 from store_schema.store import create_store
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A call that has passed all checks that need no cluster.
+
+    Attributes
+    ----------
+    sources
+        Slides to try.
+    refused
+        Slides that can't be tried.
+    factory
+        The encoder, its weights found; None for index.
+    spec
+        The run of the stream.
+    """
+
+    sources: list[SlideSource]
+    refused: list[Failure]
+    factory: EncoderFactory | None
+    spec: StreamSpec
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Check all that can be checked before a cluster is started or a store is made.
+
+    Raises
+    ------
+    SlidestreamError
+        Nothing can be started: no slides, no store, no such encoder or no weights, options that contradict.
+    """
+    factory = None if config.encode is None else encoder_factory(config.encode)
+    if factory is not None:
+        _ = factory.provenance  # finds the weights, or says what is missing
+    spec = stream_spec(config, factory)
+    sources, refused = find_slides(config)
+    if not sources and not refused:
+        raise InputError(
+            f"{config.store} holds no slide with grid {config.grid_name!r}; index slides first."
+        )
+    return Prepared(sources, refused, factory, spec)
 
 
 def run_here(config: RunConfig, *, quiet: bool) -> dict[str, Any]:
@@ -38,10 +85,11 @@ def run_here(config: RunConfig, *, quiet: bool) -> dict[str, Any]:
     dict
         The metrics, see :func:`jobs.summary.run_metrics`.
     """
+    prepared = prepare(config)
     with connect(config.cluster.scheduler, config.cluster.spec()) as client:
         if not quiet:
             say(f"dashboard {dashboard_link(client)}")
-        return execute(config, client, lambda n, logger: _shown(n, logger, quiet=quiet))
+        return execute(config, prepared, client, lambda n, logger: _shown(n, logger, quiet=quiet))
 
 
 @contextmanager
@@ -58,6 +106,7 @@ def _shown(n_slides: int, logger: logging.Logger, *, quiet: bool) -> Iterator[St
 
 def execute(
     config: RunConfig,
+    prepared: Prepared,
     client: Client,
     observe: Callable[[int, logging.Logger], AbstractContextManager[StreamObserver]],
 ) -> dict[str, Any]:
@@ -67,6 +116,8 @@ def execute(
     ----------
     config
         The call.
+    prepared
+        The same, checked.
     client
         Of the cluster.
     observe
@@ -75,26 +126,21 @@ def execute(
     Raises
     ------
     SlidestreamError
-        Nothing could be started: no slides, no store, no model, no workers.
+        The store can't be made, or the cluster has no worker that could do the work.
     """
+    factory, spec = prepared.factory, prepared.spec
+    if factory is not None and factory.needs_gpu:
+        require_gpu_workers(client)
+    create_store(config.store_url)
     with run_directory(Path(config.run_dir), config.to_json()) as directory:
-        sources, refused = find_slides(config)
-        if not sources and not refused:
-            raise InputError(
-                f"{config.store} holds no slide with grid {config.grid_name!r}; index slides first."
-            )
-        for failure in refused:
+        for failure in prepared.refused:
             directory.logger.error("%s [%s]: %s", failure.slide_id, failure.reason, failure.message)
-        factory = None if config.encode is None else encoder_factory(config.encode)
-        if factory is not None and factory.needs_gpu:
-            require_gpu_workers(client)
-        spec = stream_spec(config, factory)
-        create_store(config.store_url)
+        n_slides = len(prepared.sources)
         with (
-            observe(len(sources), directory.logger) as observer,
+            observe(n_slides, directory.logger) as observer,
             span("slidestream", config.command),
         ):
-            report = run_stream(DaskExecutor(client), spec, sources, observer)
+            report = run_stream(DaskExecutor(client), spec, prepared.sources, observer)
         extra: dict[str, Any] = {
             "command": config.command,
             "store": config.store,
@@ -103,14 +149,14 @@ def execute(
             "dashboard": dashboard_link(client),
         }
         if spec.index is not None and spec.index.qc_dir is not None:
-            extra["qc"] = str(beside_store(config.store, "qc"))
+            extra["qc"] = spec.index.qc_dir
         if factory is not None and spec.encode is not None:
             extra |= {
                 "features": spec.encode.name,
                 "device": factory.device,
                 "precision": factory.precision,
             }
-        metrics = run_metrics(report, refused, len(sources), extra)
+        metrics = run_metrics(report, prepared.refused, n_slides, extra)
         directory.write_metrics(metrics)
         _log_end(directory.logger, metrics)
         return metrics

@@ -46,6 +46,7 @@ def run_metrics(
             "asked": n_sources + len(refused),
             "complete": sum(slide.complete for slide in report.slides),
             "failed": len({failure.slide_id for failure in failures if failure.slide_id}),
+            "interrupted": sum(not (s.finished or s.failures) for s in report.slides),
             "not_started": n_sources - len(report.slides),
         },
         "tiles": {
@@ -88,6 +89,7 @@ def summary_lines(metrics: dict[str, Any]) -> list[str]:
     lines = [
         f"slides   {slides['complete']} of {slides['asked']} complete"
         + (f", {slides['failed']} failed" if slides["failed"] else "")
+        + (f", {slides['interrupted']} interrupted" if slides["interrupted"] else "")
         + (f", {slides['not_started']} not started" if slides["not_started"] else "")
     ]
     if blocks["total"]:
@@ -108,7 +110,7 @@ def summary_lines(metrics: dict[str, Any]) -> list[str]:
             if rate
         )
         if rates:
-            lines.append(f"stages   {rates} tiles/s (each stage by itself, per thread)")
+            lines.append(f"stages   {rates} tiles/s (each stage by itself, in one thread)")
     methods = {name: n for name, n in metrics["stain_methods"].items() if name != "none"}
     if methods:
         total = sum(methods.values())

@@ -106,6 +106,12 @@ class MissingMppError(SlideError):
     reason = "no-mpp"
 
 
+class TooCoarseError(SlideError):
+    """The slide has less detail than the grid asks for."""
+
+    reason = "too-coarse"
+
+
 class InputError(SlidestreamError, ValueError):
     """The user's input (arguments, tables, files) does not make sense."""
 

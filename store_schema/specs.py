@@ -91,6 +91,8 @@ class GridSpec:
         Smallest tissue fraction of a kept tile, 0 to 1.
     tissue
         The tissue method and its parameters, JSON-able; part of the fingerprint.
+    label
+        Name of the grid in the store; None names it by size, mpp and stride.
     """
 
     tile_px: int
@@ -99,10 +101,13 @@ class GridSpec:
     edge: EdgeMode = "drop"
     min_tissue: float = 0.0
     tissue: Mapping[str, Any] = field(default_factory=lambda: {"method": "none"})
+    label: str | None = None
 
     @property
     def name(self) -> str:
         """Group name, e.g. ``256px_0.500mpp`` or, with overlap, ``256px_0.500mpp_s128``."""
+        if self.label is not None:
+            return self.label
         base = f"{self.tile_px}px_{self.mpp:.3f}mpp"
         return base if self.stride_px == self.tile_px else f"{base}_s{self.stride_px}"
 

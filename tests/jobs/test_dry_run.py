@@ -29,6 +29,7 @@ GRID = GridSettings(
     tissue_threshold=None,
     tissue_mask=None,
     slide_mpp=None,
+    grid_name=None,
     block_tiles=10,
     qc=True,
 )

@@ -55,7 +55,13 @@ def test_slides_go_in_and_a_store_comes_out(run: Run, tmp_path: Path) -> None:
     code, summary = run(store_path, "--stain", "macenko")
 
     assert code == 0, summary
-    assert summary["slides"] == {"asked": 3, "complete": 3, "failed": 0, "not_started": 0}
+    assert summary["slides"] == {
+        "asked": 3,
+        "complete": 3,
+        "failed": 0,
+        "interrupted": 0,
+        "not_started": 0,
+    }
     assert summary["stain_methods"] == {"macenko": summary["tiles"]["done"]}
     assert set(summary["stage_seconds"]) == {"index", "read", "normalize", "model", "write"}
     store = open_store(store_path)
@@ -66,7 +72,7 @@ def test_slides_go_in_and_a_store_comes_out(run: Run, tmp_path: Path) -> None:
     assert features.std(axis=0).max() > 0
     plain = xr.open_datatree(store_path, engine="zarr", consolidated=False)
     np.testing.assert_array_equal(plain[f"a/{GRID}/features/{FEATURES}"]["features"], features)
-    assert (tmp_path / "s_qc" / "a.png").is_file()
+    assert (tmp_path / "s_qc" / GRID / "a.png").is_file()
     metrics = json.loads((Path(summary["run_dir"]) / "metrics.json").read_text())
     assert metrics == summary
     assert (Path(summary["run_dir"]) / "config.yaml").is_file()
