@@ -18,6 +18,8 @@ from store_schema.errors import ClusterError
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 20.0
 
+_children: dict[int, subprocess.Popen[bytes]] = {}  # those that this process started itself
+
 
 @dataclass(frozen=True)
 class BackgroundCluster:
@@ -99,6 +101,7 @@ def start(settings: ClusterSettings) -> BackgroundCluster:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
+    _children[process.pid] = process
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         if (state := find()) is not None:
@@ -126,11 +129,9 @@ def stop() -> BackgroundCluster | None:
 
 
 def _alive(pid: int) -> bool:
-    try:
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:  # our own child, e.g. in a test: reap it
-            return False
-    except ChildProcessError:
-        pass
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:  # started by this very process: reap it
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
