@@ -127,6 +127,7 @@ def _grid(slide: SlideView, mpp: float) -> str | None:
 
 
 def _show(store: Path, slide_id: str, mpp: float) -> None:
+    from jobs.run_config import qc_dir
     from jobs.shown_session import shown_session
     from models.cards import DEFAULT_ENCODER
     from store_schema.store import open_store
@@ -147,7 +148,7 @@ def _show(store: Path, slide_id: str, mpp: float) -> None:
     _heading("What was stored, from Python")
     click.echo(shown_session(lines))
     _heading("Pictures")
-    qc = store.with_name(f"{store.stem}_qc") / f"{slide_id}.png"
+    qc = qc_dir(str(store), grid) / f"{slide_id}.png"
     click.echo(f"what was taken for tissue, and the tiles on it: {qc}")
     if query is None:
         click.echo("no tissue was found, so there is no tile to compare with others")

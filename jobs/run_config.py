@@ -127,6 +127,11 @@ def beside_store(store: str, suffix: str) -> Path:
     return path.with_name(f"{path.stem}_{suffix}")
 
 
+def qc_dir(store: str, grid: str) -> Path:
+    """Return the folder of a grid's QC pictures."""
+    return beside_store(store, "qc") / grid
+
+
 def grid_spec(settings: GridSettings) -> GridSpec:
     """Turn the grid options into the grid that is asked for."""
     if settings.tile_px is not None and settings.tile_um is not None:
@@ -177,7 +182,7 @@ def index_spec(settings: GridSettings, store: str, *, overwrite: bool) -> IndexS
     return IndexSpec(
         grid=spec,
         tissue=_tissue_spec(settings),
-        qc_dir=str(beside_store(store, "qc") / spec.name) if settings.qc else None,
+        qc_dir=str(qc_dir(store, spec.name)) if settings.qc else None,
         block_tiles=settings.block_tiles,
         overwrite=overwrite,
     )
