@@ -83,6 +83,7 @@ def _plan(spec: StreamSpec, source: SlideSource) -> SlidePlan:
                 "slide": slide.record.fingerprint,
                 "grid": attrs[names.FINGERPRINT],
                 "group": group.attrs[names.FINGERPRINT],
+                "path": group.path,  # two names may hold the same, and are still two groups
             }
         ),
         notes=(*notes, *encode_notes),

@@ -96,7 +96,7 @@ class BlockTask:
     block
         Index of the block in the grid.
     stamp
-        Digest of slide, grid and settings: what workers cache is keyed by it, so that a long-lived worker never
+        Digest of slide, grid, settings and group: what workers cache is keyed by it, so that a long-lived worker never
         serves what has been replaced since.
     """
 

@@ -176,6 +176,11 @@ def test_other_settings_under_the_same_name_are_refused_by_name(
     code, summary = run(tmp_path / "s.zarr", "--stain", "macenko", "--overwrite")
     assert code == 0
     assert summary["blocks"]["already_stored"] == 0
+    tiles = open_store(tmp_path / "s.zarr")["a"]
+    np.testing.assert_array_equal(
+        tiles.tiles(GRID, features="stained")["features"],
+        tiles.tiles(GRID, features=FEATURES)["features"],
+    )
 
 
 def test_a_bad_slide_is_reported_and_the_rest_is_done(
