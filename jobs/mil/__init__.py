@@ -1,0 +1,1 @@
+"""Slide models: labels, splits, bags, training, scoring and the commands for them."""
