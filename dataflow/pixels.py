@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dataflow.slide import SlideReader, open_slide
+from dataflow.slide_digest import slide_digest
 from dataflow.tile_reader import TilePlan, TileReader
-from store_schema.errors import UnreadableSlideError
+from store_schema.errors import SlideChangedError, UnreadableSlideError
 
 _OPEN_SLIDES = 8
 
@@ -24,6 +25,7 @@ def read_tiles(
     tile_level0: int,
     mpp: float,
     slide_mpp: float,
+    fingerprint: str,
 ) -> npt.NDArray[np.uint8]:
     """Read tiles of a slide.
 
@@ -41,6 +43,8 @@ def read_tiles(
         Pixel size of the tiles [µm/px]; said by the grid, follows from the two sides.
     slide_mpp
         Pixel size of level 0 [µm/px], as it was when the grid was made.
+    fingerprint
+        :func:`dataflow.slide_digest.slide_digest` of the slide that the grid was made on.
 
     Returns
     -------
@@ -51,11 +55,13 @@ def read_tiles(
     ------
     UnreadableSlideError
         The file has gone, or isn't readable any more.
+    SlideChangedError
+        The file holds another slide than the grid was made on.
     ReadFailedError
         A tile can't be decoded.
     """
     del mpp  # part of the plug's signature; reading needs no physical size
-    reader = _reader(source, _modified_ns(source), slide_mpp)
+    reader = _reader(source, _modified_ns(source), slide_mpp, fingerprint)
     plan = TilePlan.for_square(reader.info, tile_level0, tile_px)
     out = np.empty((len(x), tile_px, tile_px, 3), np.uint8)
     TileReader(reader, plan).read(x, y, out)
@@ -63,8 +69,15 @@ def read_tiles(
 
 
 @lru_cache(maxsize=_OPEN_SLIDES)  # what falls out is closed with its last reference
-def _reader(source: str, _modified_ns: int, slide_mpp: float) -> SlideReader:
-    return open_slide(source, slide_mpp)
+def _reader(source: str, _modified_ns: int, slide_mpp: float, fingerprint: str) -> SlideReader:
+    reader = open_slide(source, slide_mpp)
+    if slide_digest(source) != fingerprint:  # once an opened slide: at most 6 MiB are read
+        reader.close()
+        raise SlideChangedError(
+            f"{source}: the file is not the slide that the tiles were laid on; bring that one back, or index "
+            "this one under another slide id"
+        )
+    return reader
 
 
 def _modified_ns(source: str) -> int:

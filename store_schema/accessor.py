@@ -37,6 +37,7 @@ def dataset_attrs(slide: SlideView, grid: str, grid_attrs: Mapping[str, Any]) ->
         "slide_id": slide.slide_id,
         "source": record.source,
         "slide_mpp": record.mpp,
+        "slide_fingerprint": record.fingerprint,
         "grid": grid,
         "tile_px": spec["tile_px"],
         "mpp": spec["mpp"],
@@ -136,6 +137,7 @@ class TilesAccessor:
         -------
         DataArray
             uint8 (tile, y, x, rgb), dask-backed; corners are the coordinates ``x_level0`` and ``y_level0``.
+            Computing it raises SlideChangedError when the file is not the one that the tiles were laid on.
 
         Raises
         ------
@@ -165,6 +167,7 @@ class TilesAccessor:
             tile_level0=side,
             mpp=float(self._attr("mpp")),
             slide_mpp=float(self._attr("slide_mpp")),
+            fingerprint=str(self._attr("slide_fingerprint")),
         )
         place = {
             f"{name}_level0": (names.TILE, values, {"units": "px"})
@@ -201,7 +204,15 @@ def _read_pixels(
     tile_level0: int,
     mpp: float,
     slide_mpp: float,
+    fingerprint: str,
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return reader(
-        source, x, y, tile_px=tile_px, tile_level0=tile_level0, mpp=mpp, slide_mpp=slide_mpp
+        source,
+        x,
+        y,
+        tile_px=tile_px,
+        tile_level0=tile_level0,
+        mpp=mpp,
+        slide_mpp=slide_mpp,
+        fingerprint=fingerprint,
     )

@@ -60,6 +60,12 @@ class DamagedBlockError(StoreError):
     reason = "damaged-block"
 
 
+class DamagedMetadataError(StoreError):
+    """A metadata document can't be parsed, or lacks or garbles what it must say; names it and the remedy."""
+
+    reason = "damaged-metadata"
+
+
 class StorageError(StoreError):
     """The disk or service below the store refused: full, no permission, not reachable."""
 
@@ -116,6 +122,12 @@ class InputError(SlidestreamError, ValueError):
     """The user's input (arguments, tables, files) does not make sense."""
 
     reason = "input"
+
+
+class DuplicateIdError(InputError):
+    """Several slides of a run would have one id, or ids that a file system may not tell apart."""
+
+    reason = "duplicate-id"
 
 
 class ModelError(SlidestreamError):

@@ -98,13 +98,32 @@ def open_objects(url: str | os.PathLike[str]) -> Objects:
     Objects
         Local paths are made absolute, so that a worker with another working directory finds the
         same store.
+
+    Raises
+    ------
+    StorageError
+        Nothing installed here knows URLs of that kind.
     """
     text = os.fspath(url)
     if "://" not in text and "::" not in text:
         return LocalObjects(Path(text).expanduser().absolute())
     if text.startswith("file://"):
         return LocalObjects(Path(text.removeprefix("file://")).absolute())
+    _check_protocols(text)
     return FsspecObjects(text.rstrip("/"))
+
+
+def _check_protocols(url: str) -> None:
+    for part in url.split("::"):
+        protocol = part.split("://")[0]
+        try:
+            fsspec.get_filesystem_class(protocol)
+        except (ValueError, ImportError) as error:
+            advice = f" ({error})" if isinstance(error, ImportError) else ""
+            raise StorageError(
+                f"{url}: no file system for {protocol}:// is installed{advice}; give a local path, or install what "
+                "fsspec needs for such URLs"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ class PixelSource(Protocol):
         tile_level0: int,
         mpp: float,
         slide_mpp: float,
+        fingerprint: str,
     ) -> npt.NDArray[np.uint8]:
         """Return uint8 (n, tile_px, tile_px, rgb).
 
@@ -42,6 +43,13 @@ class PixelSource(Protocol):
             Side of the square that a tile covers [px, level 0].
         mpp, slide_mpp
             Pixel size of the tiles, and of level 0 [µm/px].
+        fingerprint
+            Of the content of the slide that the tiles were laid on.
+
+        Raises
+        ------
+        SlideChangedError
+            The file holds another slide by now.
         """
         ...
 

@@ -11,9 +11,10 @@ import pytest
 from dataflow.pixels import read_tiles
 from dataflow.resample import Box, area_resample
 from dataflow.slide import SlideReader, open_slide
+from dataflow.slide_digest import slide_digest
 from dataflow.tile_reader import TilePlan, TileReader
 from dataflow.tiling import make_tiles
-from store_schema.errors import UnreadableSlideError
+from store_schema.errors import SlideChangedError, UnreadableSlideError
 from store_schema.specs import GridSpec, TileTable
 
 if TYPE_CHECKING:
@@ -131,13 +132,21 @@ def test_tiles_of_a_real_file_and_the_stores_pixels_agree(
         x, y = table.x[i] // 2, table.y[i] // 2
         difference = tiles[i].astype(int) - expected[y : y + 64, x : x + 64]
         assert np.abs(difference).max() <= 8  # JPEG
-    lazy = read_tiles(
-        str(path), table.x[:5], table.y[:5], tile_px=64, tile_level0=128, mpp=1.0, slide_mpp=0.5
-    )
-    assert np.array_equal(lazy, tiles[:5])
+    fingerprint = slide_digest(path)
+
+    def lazily() -> npt.NDArray[np.uint8]:
+        return read_tiles(
+            str(path), table.x[:5], table.y[:5],
+            tile_px=64, tile_level0=128, mpp=1.0, slide_mpp=0.5, fingerprint=fingerprint,
+        )  # fmt: skip
+
+    assert np.array_equal(lazily(), tiles[:5])
+    make_slide("b.tif", mpp=0.25).replace(path)  # another scan in the same place
+    with pytest.raises(SlideChangedError, match="not the slide that the tiles were laid on"):
+        lazily()
     path.unlink()
     with pytest.raises(UnreadableSlideError, match="bring it back"):
-        read_tiles(str(path), table.x, table.y, tile_px=64, tile_level0=128, mpp=1.0, slide_mpp=0.5)
+        lazily()
 
 
 def test_the_cohorts_lattice_of_real_tiles_is_met(test_data: Path) -> None:

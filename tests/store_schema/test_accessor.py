@@ -113,7 +113,8 @@ def test_pixels_are_read_when_computed(store: Store, reader: None) -> None:
     np.testing.assert_array_equal(values[:, 5, 9, 1], ds.row.values)
     np.testing.assert_array_equal(pixels.x_level0.values, ds.x.values)
     expected = {"tile_px": 32, "tile_level0": 64, "mpp": 0.5, "slide_mpp": 0.25}
-    assert [{"source": "/slides/s1.svs", "n": 20, **expected}] == SEEN
+    content = {"fingerprint": store["s1"].record.fingerprint}
+    assert [{"source": "/slides/s1.svs", "n": 20, **expected, **content}] == SEEN
 
 
 def test_pixels_of_some_tiles_from_a_moved_slide(store: Store, reader: None) -> None:
@@ -149,6 +150,7 @@ def test_real_pixels(test_data: Path, tmp_path: Path) -> None:
     """A slide of 20x20 tiles of 96 px at level 0: the store's pixels are the file's."""
     import openslide
 
+    from dataflow.slide_digest import slide_digest
     from store_schema.specs import GridGeometry, GridSpec, SlideRecord, TileTable
 
     path = sorted((test_data / "cohort").rglob("*.tif*"))[0]
@@ -156,7 +158,9 @@ def test_real_pixels(test_data: Path, tmp_path: Path) -> None:
         wanted = np.asarray(slide_file.read_region((96 * 3, 96 * 7), 0, (96, 96)).convert("RGB"))
         width, height = slide_file.dimensions
     slide = create_store(tmp_path / "c.zarr").add_slide(
-        SlideRecord("a", str(path), "f", "generic-tiff", width, height, 0.972, "properties")
+        SlideRecord(
+            "a", str(path), slide_digest(path), "generic-tiff", width, height, 0.972, "properties"
+        )
     )
     x, y = np.array([96 * 3], np.int32), np.array([96 * 7], np.int32)
     table = TileTable(x, y, y // 96, x // 96, np.ones(1, np.float32))

@@ -95,3 +95,9 @@ def test_no_permission_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(StorageError, match="Permission denied; check that this user may"):
         LocalObjects(tmp_path).put("a/b", b"")
+
+
+@pytest.mark.parametrize("url", ["foo://bar", "simplecache::foo://bar"])
+def test_a_kind_of_url_that_nothing_knows_is_said_at_once(url: str) -> None:
+    with pytest.raises(StorageError, match="no file system for foo://"):
+        open_objects(url)
