@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from dataflow.companions import companion_files
 from dataflow.dicom_series import series_files
 from dataflow.physical_size import check_given_mpp
 from dataflow.slide_csv import NamedSlide, read_slide_csv
-from store_schema.errors import InputError, SlidestreamError, StoreError
+from store_schema.errors import DuplicateIdError, InputError, SlidestreamError, StoreError
 from store_schema.ids import check_slide_id
 
 SLIDE_SUFFIXES = frozenset((
@@ -88,14 +90,14 @@ def discover_slides(args: Sequence[str], mpp: float | None = None) -> Discovery:
     -------
     Discovery
         Slides in the order of the arguments, and of names within a folder, each file once, with
-        unique ids; and those whose id can't be used. The id is the file's name without suffix,
+        unique ids; and those whose id can't be used, or is that of another: also ids that differ
+        only in case or in Unicode normalization, which file systems may not tell apart. The id is the file's name without suffix,
         or, for a DICOM series of several files that has its folder to itself, the folder's name.
 
     Raises
     ------
     InputError
-        Nothing is found, a glob matches nothing, a CSV makes no sense, or two files would have
-        the same id.
+        Nothing is found, a glob matches nothing, or a CSV makes no sense.
     """
     if mpp is not None:
         check_given_mpp(mpp)
@@ -104,26 +106,64 @@ def discover_slides(args: Sequence[str], mpp: float | None = None) -> Discovery:
         raise InputError(
             f"no slide in {', '.join(args) or 'an empty list'}; give files, folders, globs or a CSV"
         )
-    sources: dict[str, SlideSource] = {}
-    problems = []
-    for path, given_id, given_mpp in named:
-        slide_id = given_id if given_id is not None else _default_id(path)
+    sources = [
+        SlideSource(
+            given_id if given_id is not None else _default_id(path),
+            str(path),
+            given_mpp if given_mpp is not None else mpp,
+        )
+        for path, given_id, given_mpp in named
+    ]
+    return _checked(sources)
+
+
+def _checked(sources: Sequence[SlideSource]) -> Discovery:
+    """Set those aside whose id can't be used, and all of those that share one."""
+    namesakes: dict[str, list[SlideSource]] = defaultdict(list)
+    for source in sources:
+        namesakes[_folded(source.slide_id)].append(source)
+    good, problems = [], []
+    for source in sources:
         try:
-            check_slide_id(slide_id)
-        except StoreError as error:
-            problems.append(SlideProblem(slide_id, str(path), error))
-            continue
-        if slide_id in sources:
-            raise InputError(
-                f"two slides would be called {slide_id}: {sources[slide_id].path} and {path}; "
-                "list them in a CSV with columns slide,slide_id and give each an id"
-            )
-        source_mpp = given_mpp if given_mpp is not None else mpp
-        sources[slide_id] = SlideSource(slide_id, str(path), source_mpp)
-    return Discovery(list(sources.values()), problems)
+            check_slide_id(source.slide_id)
+            _check_alone(source, namesakes[_folded(source.slide_id)])
+        except (StoreError, DuplicateIdError) as error:
+            problems.append(SlideProblem(source.slide_id, source.path, error))
+        else:
+            good.append(source)
+    return Discovery(good, problems)
+
+
+def _folded(slide_id: str) -> str:
+    """Bring ids to one form that some file system takes for the same name."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", slide_id).casefold())
+
+
+def _check_alone(source: SlideSource, namesakes: Sequence[SlideSource]) -> None:
+    other = next((each for each in namesakes if each is not source), None)
+    if other is None:
+        return
+    same = other.slide_id == source.slide_id
+    called = repr(source.slide_id) if same else f"{source.slide_id!r} and {other.slide_id!r}"
+    why = "" if same else ", which file systems may not tell apart"
+    raise DuplicateIdError(
+        f"{source.path} and {other.path} would be called {called}{why}; list them in a CSV with columns "
+        "slide,slide_id and give each an id"
+    )
 
 
 def _expanded(arg: str) -> Iterator[NamedSlide]:
+    if "\0" in arg:
+        raise InputError(f"{arg!r} has a NUL in it, which no path can have")
+    try:
+        yield from _meant(arg)
+    except OSError as error:  # a name that is too long, a folder that may not be searched
+        raise InputError(
+            f"{error.filename or arg}: can't be looked at ({error.strerror}); check the path"
+        ) from error
+
+
+def _meant(arg: str) -> Iterator[NamedSlide]:
     path = Path(arg)
     if path.is_dir():
         yield from map(NamedSlide, _slides_among(_files_below(path)))
@@ -204,7 +244,7 @@ def _merged(named: Sequence[NamedSlide]) -> list[NamedSlide]:
 
 def _companions(path: Path) -> list[Path]:
     try:
-        return companion_files(path)
+        return companion_files(path) if path.is_file() else []  # a pipe would be waited for
     except OSError:  # missing or unreadable: that is reported when the slide is opened
         return []
 
@@ -226,7 +266,7 @@ def _default_id(path: Path) -> str:
 
 def _is_series_with_own_folder(path: Path) -> bool:
     try:
-        series = series_files(path)
+        series = series_files(path) if path.is_file() else []
         beside = [file for file in path.parent.iterdir() if not file.name.startswith(".")]
     except OSError:  # as above
         return False

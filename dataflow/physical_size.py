@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MppSource: TypeAlias = Literal["properties", "objective", "user", "unknown"]
 
 PLAUSIBLE_MPP = (0.05, 10.0)  # [µm/px]; a microscope's slide scanner makes nothing outside
+MPP_RANGE = (0.01, 1000.0)  # [µm/px]; what can be given and asked for: beyond it is a wrong unit
 ANISOTROPY_NOTED = 0.01  # relative difference of x and y that is worth a note
 OBJECTIVE_TIMES_MPP = 10.0  # [µm/px]: 40x is 0.25, 20x is 0.5 on every common scanner
 
@@ -41,16 +42,18 @@ _MPP_DIGITS = 6  # no scanner is calibrated better than to a millionth
 
 
 def check_given_mpp(mpp: float) -> float:
-    """Return an explicitly given mpp [µm/px]; InputError when it is no positive number."""
-    if not (math.isfinite(mpp) and mpp > 0):
-        raise InputError(f"mpp {mpp:g} is no size of a pixel; give a positive number of µm/px")
+    """Return an explicitly given mpp [µm/px]; InputError when it lies outside :data:`MPP_RANGE`."""
+    if not MPP_RANGE[0] <= mpp <= MPP_RANGE[1]:  # NaN is not, either
+        raise InputError(
+            f"mpp {mpp:g} is no size of a pixel; give {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g} µm/px"
+        )
     return float(mpp)
 
 
 def physical_size(properties: Mapping[str, str], given: float | None = None) -> PhysicalSize:
     """Decide the size of a level-0 pixel.
 
-    What is given explicitly always wins, even outside the plausible range. Then comes what the
+    What is given explicitly always wins, even outside the plausible range of files. Then comes what the
     file says, unless it lies outside 0.05-10 µm/px (TIFF resolution tags are often those of a
     screen). Then the objective power: 10 µm/px divided by it.
 
@@ -70,7 +73,7 @@ def physical_size(properties: Mapping[str, str], given: float | None = None) -> 
     Raises
     ------
     InputError
-        ``given`` is not a positive number.
+        ``given`` lies outside :data:`MPP_RANGE`.
     """
     if given is not None:
         return PhysicalSize(check_given_mpp(given), "user")

@@ -55,7 +55,7 @@ def slide_checks(args: Sequence[str]) -> Iterator[SlideCheck]:
     Raises
     ------
     InputError
-        Nothing is found, or two slides would have the same id.
+        Nothing is found, or a CSV makes no sense.
     """
     sources, problems = discover_slides(args)
     for problem in problems:

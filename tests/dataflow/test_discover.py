@@ -12,7 +12,7 @@ from PIL import Image
 from dataflow.dicom_series import series_files, series_uid
 from dataflow.discover import SlideSource, discover_slides
 from dataflow.slide import open_slide
-from store_schema.errors import InputError, InvalidNameError
+from store_schema.errors import InputError, InvalidNameError, UnreadableSlideError
 
 
 def ids(*args: str | Path) -> list[str]:
@@ -78,13 +78,50 @@ def test_nothing_found(tmp_path: Path) -> None:
             discover_slides(args)
 
 
-def test_two_files_of_one_id(make_slide: Callable[..., Path]) -> None:
-    a, b = make_slide("x/a.tif"), make_slide("y/a.tif")
-    with pytest.raises(InputError) as caught:
-        ids(a, b)
-    assert str(a) in str(caught.value)
-    assert str(b) in str(caught.value)
-    assert "CSV" in str(caught.value)
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("a", "a"), ("a", "A"), ("STRASSE", "stra\u00dfe"), ("\u00e9", "e\u0301")],
+)
+def test_files_of_one_id_are_all_left_out_and_the_rest_goes_on(
+    make_slide: Callable[..., Path], first: str, second: str
+) -> None:
+    a, b, c = (make_slide(name) for name in (f"x/{first}.tif", f"y/{second}.tif", "c.tif"))
+    sources, problems = discover_slides([str(a), str(c), str(b)])
+    assert [source.path for source in sources] == [str(c)]
+    assert [problem.slide_id for problem in problems] == [first, second]
+    for problem in problems:
+        assert problem.error.reason == "duplicate-id"
+        for part in (str(a), str(b), "CSV"):
+            assert part in str(problem.error)
+
+
+def test_ids_of_a_csv_that_clash(make_slide: Callable[..., Path], tmp_path: Path) -> None:
+    for name in "abc":
+        make_slide(f"{name}.tif")
+    csv = tmp_path / "slides.csv"
+    csv.write_text("slide,slide_id\na.tif,one\nb.tif,two\nc.tif,one\n")
+    sources, problems = discover_slides([str(csv)])
+    assert [source.slide_id for source in sources] == ["two"]
+    assert [Path(problem.path).name for problem in problems] == ["a.tif", "c.tif"]
+
+
+def test_pipes_are_not_waited_for(make_slide: Callable[..., Path], tmp_path: Path) -> None:
+    make_slide("a.tif")
+    for name in ("pipe.tif", "box.mrxs", "slides.csv", "no_suffix"):
+        os.mkfifo(tmp_path / name)
+    assert ids(tmp_path) == ["a", "box", "pipe"]
+    assert ids(tmp_path / "pipe.tif") == ["pipe"]
+    with pytest.raises(UnreadableSlideError, match="not a regular file"):
+        open_slide(tmp_path / "pipe.tif")
+    with pytest.raises(InputError, match="not a regular file"):
+        ids(tmp_path / "slides.csv")
+
+
+def test_arguments_that_no_path_can_be(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="NUL"):
+        ids("a\0b.tif")
+    with pytest.raises(InputError, match="too long"):
+        ids("a" * 5000)
 
 
 def test_an_id_that_cant_be_used_stops_only_its_slide(make_slide: Callable[..., Path]) -> None:
@@ -128,6 +165,10 @@ def test_what_a_csv_says_of_a_file_given_elsewhere_counts(
         ("slide,mpp\na.tif,half\n", r"line 2: 'half' is no mpp"),
         ("slide,mpp\na.tif,-1\n", r"line 2: '-1' is no mpp"),
         ("slide,mpp\n,1\n", "line 2: no slide"),
+        ("slide,mpp\na.tif,1e9\n", r"line 2: '1e9' is no mpp; give 0.01 to 1000"),
+        ("slide\na\0b.tif\n", "line 2: .* NUL"),
+        ("slide;mpp\na.tif;1\n", "separated by semicolons"),
+        ("slide\tmpp\na.tif\t1\n", "separated by tabs"),
     ],
 )
 def test_csvs_that_make_no_sense(tmp_path: Path, text: str, part: str) -> None:
@@ -138,9 +179,10 @@ def test_csvs_that_make_no_sense(tmp_path: Path, text: str, part: str) -> None:
 
 def test_a_csv_that_cant_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes("slide\nm\u00fcller.svs\n".encode("latin-1"))
-    for name in ("missing.csv", "latin.csv"):
-        with pytest.raises(InputError, match="can't be read as CSV"):
-            ids(tmp_path / name)
+    with pytest.raises(InputError, match="no such file"):
+        ids(tmp_path / "missing.csv")
+    with pytest.raises(InputError, match="can't be read as CSV.*UTF-8"):
+        ids(tmp_path / "latin.csv")
 
 
 def test_companions_are_no_slides(tmp_path: Path) -> None:
