@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +16,13 @@ from store_schema.blocks import BlockGroup
 from store_schema.chunks import Array, read_blocks
 from store_schema.errors import IncompleteError, InputError, NotInStoreError
 from store_schema.inventory import LIST_THREADS
+from store_schema.labels import Label, Labels, read_labels
 from store_schema.near_names import near
 from store_schema.specs import TileTable
 
 if TYPE_CHECKING:
     from store_schema.slide_view import SlideView
     from store_schema.store import Store
-
-Label: TypeAlias = str | int | float
-Labels: TypeAlias = str | os.PathLike[str] | Mapping[str, Label]
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,8 @@ class Bag:
         The slide's label, None where no labels were given.
     tiles
         Positions (ascending or, of a selection, best first) along ``tile``; None takes all.
+    partial
+        Whether blocks of the features are missing, whose tiles the bag goes without.
     """
 
     slide: SlideView
@@ -49,6 +46,7 @@ class Bag:
     group: BlockGroup
     label: Label | None = None
     tiles: npt.NDArray[np.int64] | None = None
+    partial: bool = False
 
     def __len__(self) -> int:
         return self.group.n_tiles if self.tiles is None else int(self.tiles.size)
@@ -192,8 +190,16 @@ def make_bags(
             )
         if group is not None and (done == total or allow_incomplete):
             label = None if by_slide is None else by_slide[slide.slide_id]
+            partial = done < total
             bags.append(
-                Bag(slide, grid, group, label, _tiles(slide, grid, group, selection, done < total))
+                Bag(
+                    slide,
+                    grid,
+                    group,
+                    label,
+                    _tiles(slide, grid, group, selection, partial),
+                    partial,
+                )
             )
     if lacking and not allow_incomplete:
         shown = ", ".join(lacking[:3]) + (" …" if len(lacking) > 3 else "")
@@ -204,45 +210,6 @@ def make_bags(
     have = {bag.slide_id for bag in bags}
     absent = sorted({*(by_slide or ()), *wanted} - have)
     return Bags(bags, absent, [] if by_slide is None else [s for s in known if s not in by_slide])
-
-
-def read_labels(labels: Labels) -> dict[str, Label]:
-    """Return slide id → label.
-
-    Parameters
-    ----------
-    labels
-        A mapping, or the path of a CSV with the columns ``slide_id`` and ``label``. Labels that are all whole
-        numbers become integers.
-
-    Raises
-    ------
-    InputError
-        If the file can't be read, lacks a column, or gives a slide two labels.
-    """
-    if isinstance(labels, Mapping):
-        return dict(labels)
-    path = Path(labels)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"labels {path} can't be read: {error}") from error
-    found: dict[str, Label] = {}
-    for row in rows:
-        slide_id, label = row.get("slide_id"), row.get("label")
-        if slide_id is None or label is None:
-            raise InputError(
-                f"labels {path} need the columns slide_id and label, and both in every row"
-            )
-        if found.setdefault(slide_id, label) != label:
-            raise InputError(
-                f"labels {path} give slide {slide_id} two labels: {found[slide_id]} and {label}"
-            )
-    try:
-        return {slide_id: int(label) for slide_id, label in found.items()}
-    except ValueError:
-        return found
 
 
 def _only(known_by_slide: Iterator[list[str]], store: Store, what: str) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from store_schema.bags import read_labels
 from store_schema.errors import IncompleteError, InputError, NotInStoreError
+from store_schema.labels import read_labels
 from store_schema.store import Store
 from tests.store_schema.samples import (
     GRID,
