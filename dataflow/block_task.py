@@ -22,6 +22,7 @@ from dataflow.tile_reader import TilePlan, TileReader
 from store_schema import names
 from store_schema.blocks import BlockGroup, open_block_group
 from store_schema.errors import DeviceError, SlidestreamError
+from store_schema.group_attributes import altered
 from store_schema.specs import ArraySpec, TileTable
 from store_schema.store import open_store
 
@@ -133,13 +134,20 @@ def _open(spec: StreamSpec, encode: EncodeSpec, task: BlockTask) -> SlideContext
     slide = open_store(spec.store_url)[task.source.slide_id]
     reader = worker_cache.slide_reader(task.source.path, task.source.mpp, task.stamp)
     group = open_block_group(spec.store_url, group_path(spec, encode, task.source.slide_id))
-    basis = group.attrs[names.EXTRA].get(names.STAIN_BASIS)
     return SlideContext(
         group=group,
         table=slide.tile_table(spec.grid_name),
         plan=stored_plan(reader.info, slide, spec.grid_name),
-        basis=None if basis is None else StainBasis.from_json(basis),
+        basis=_stored_basis(group),
     )
+
+
+def _stored_basis(group: BlockGroup) -> StainBasis | None:
+    basis = group.attrs[names.EXTRA].get(names.STAIN_BASIS)
+    try:
+        return None if basis is None else StainBasis.from_json(basis)
+    except (KeyError, TypeError, ValueError) as error:
+        raise altered(group.url, group.path, f"{names.STAIN_BASIS}: {error}") from error
 
 
 def _decoded_batches(

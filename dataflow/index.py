@@ -21,8 +21,10 @@ from store_schema.store import Store
 INDEX_VERSION = 1
 
 
-def index_slide(store: Store, spec: IndexSpec, source: SlideSource) -> tuple[SlideView, list[str]]:
-    """Write a slide's grid to the store, unless it is there already.
+def index_slide(
+    store: Store, spec: IndexSpec, source: SlideSource, *, verify: bool = True
+) -> tuple[SlideView, list[str]]:
+    """Write a slide's grid to the store, unless it is there already; what is damaged of it is made anew.
 
     Parameters
     ----------
@@ -32,6 +34,8 @@ def index_slide(store: Store, spec: IndexSpec, source: SlideSource) -> tuple[Sli
         What grid is asked for.
     source
         The slide.
+    verify
+        Whether coordinates and masks are read and their checksums checked before the grid counts as there.
 
     Returns
     -------
@@ -44,10 +48,12 @@ def index_slide(store: Store, spec: IndexSpec, source: SlideSource) -> tuple[Sli
         The slide can't be opened or read, or has no usable mpp.
     SettingsConflictError
         The store holds this slide id or grid, made of something else.
+    DamagedMetadataError
+        A document of the slide or grid is damaged, and only ``overwrite`` may replace it.
     """
     reader = open_slide(source.path, source.mpp)
     try:
-        return _index(store, spec, source, reader)
+        return _index(store, spec, source, reader, verify)
     finally:
         reader.close()
 
@@ -74,14 +80,15 @@ def lay_grid(reader: SlideReader, spec: IndexSpec) -> tuple[TissueMask, GridGeom
 
 
 def _index(
-    store: Store, spec: IndexSpec, source: SlideSource, reader: SlideReader
+    store: Store, spec: IndexSpec, source: SlideSource, reader: SlideReader, verify: bool
 ) -> tuple[SlideView, list[str]]:
     info = reader.info
     mpp = require_mpp(info)
     digest = slide_digest(source.path)
     record = _record(source, info, mpp, digest)
-    if source.slide_id in store:  # says so before any work, when it is another file or mpp
-        store.add_slide(record)
+    if store.has_traces(source.slide_id):
+        # says so before any work when it is another file or mpp; makes the slide's document anew if that was lost
+        store.add_slide(record, overwrite=spec.overwrite)
     provenance: dict[str, object] = {
         "slide": digest,
         "slide_mpp": mpp,
@@ -94,7 +101,9 @@ def _index(
     notes = [info.mpp_note] if info.mpp_note else []
     picture = None if spec.qc_dir is None else Path(spec.qc_dir) / f"{source.slide_id}.png"
     slide = SlideView(store.objects, source.slide_id)
-    if _is_indexed(slide, spec.grid.name, provenance) and (picture is None or picture.exists()):
+    if _is_indexed(slide, spec.grid.name, provenance, verify) and (
+        picture is None or picture.exists()
+    ):
         return slide, notes
     tissue, geometry, table = lay_grid(reader, spec)
     if len(table) == 0:
@@ -130,10 +139,9 @@ def _index(
     return slide, notes
 
 
-def _is_indexed(slide: SlideView, grid: str, provenance: dict[str, object]) -> bool:
-    return slide.grid_complete(grid) and slide.grid_attrs(grid)[names.FINGERPRINT] == fingerprint(
-        provenance
-    )
+def _is_indexed(slide: SlideView, grid: str, provenance: dict[str, object], verify: bool) -> bool:
+    there = slide.grid_sound(grid) if verify else slide.grid_complete(grid)
+    return there and slide.grid_attrs(grid)[names.FINGERPRINT] == fingerprint(provenance)
 
 
 def _record(source: SlideSource, info: SlideInfo, mpp: float, digest: str) -> SlideRecord:

@@ -60,7 +60,8 @@ def _plan(spec: StreamSpec, source: SlideSource) -> SlidePlan:
     store = open_store(spec.store_url, mode="r+")
     notes: list[str] = []
     if spec.index is not None:
-        slide, notes = index_slide(store, spec.index, source)
+        verify = spec.encode is None or spec.encode.verify
+        slide, notes = index_slide(store, spec.index, source, verify=verify)
     else:
         slide = store[source.slide_id]
         if slide.record.fingerprint != slide_digest(source.path):

@@ -51,7 +51,9 @@ def store() -> None:
     """Group the store commands."""
 
 
-@store.command(help="Say what the store holds and how complete it is.")
+@store.command(
+    help="Say what the store holds and how complete it is, by listing: `store validate` reads and checks the data."
+)
 @click.option("--slide", "slide_id", metavar="ID", help="Only this slide.")
 @store_options
 def show(store: str, slide_id: str | None, as_json: bool, verbose: bool) -> int:
@@ -78,19 +80,25 @@ def show(store: str, slide_id: str | None, as_json: bool, verbose: bool) -> int:
 @store_options
 def validate(store: str, as_json: bool, verbose: bool) -> int:
     """List the violations."""
+    from store_schema.remedies import remedies
     from store_schema.validate import validate as violations_of
 
     violations = violations_of(store)
+    advice = remedies(violations)
     if as_json:
         found = {
             "store": store,
             "valid": not violations,
             "violations": [asdict(violation) for violation in violations],
+            "remedies": advice,
         }
         click.echo(json.dumps(found, indent=2))
     elif violations:
         _list([str(violation) for violation in violations], show_all=verbose)
-        click.echo(f"{_count(len(violations), 'violation')} in {store}")
+        click.echo(f"{_count(len(violations), 'violation')} in {store}; what to do:")
+        for remedy in dict.fromkeys(advice.values()):
+            codes = ", ".join(code for code, given in advice.items() if given == remedy)
+            click.echo(f"  {codes}: {remedy}")
     else:
         click.echo(f"{store} is valid: structure, metadata and the checksum of every object")
     return 1 if violations else 0

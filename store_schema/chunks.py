@@ -49,6 +49,10 @@ def problem_of(data: bytes, layout: ArrayLayout) -> str | None:
         return f"is {len(data):,} bytes long instead of {layout.raw_bytes + CRC_BYTES:,}"
     if not checksum_holds(data):
         return "fails its checksum"
+    if layout.compressed:
+        size = len(Zstd().decode(data[:-CRC_BYTES]))
+        if size != layout.raw_bytes:
+            return f"holds {size:,} bytes instead of {layout.raw_bytes:,}"
     return None
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from store_schema import names
 from store_schema.errors import SettingsConflictError, StoreError
+from store_schema.group_attributes import altered, parsed, problem_of_group, said, unreadable
 from store_schema.layout import ArrayLayout, document
+from store_schema.mend import put_over
 from store_schema.objects import METADATA, PARTIAL, Objects
 
 CONSOLIDATED = "consolidated_metadata"
@@ -27,34 +29,49 @@ def read_node(objects: Objects, path: str) -> dict[str, Any] | None:
 
     Raises
     ------
-    StoreError
+    DamagedMetadataError
         If the document is no JSON object.
     """
     text = objects.get(node_key(path))
     if text is None:
         return None
-    try:
-        node = json.loads(text)
-    except ValueError as error:
-        raise StoreError(f"{node_key(path)} in {objects.url} is damaged: {error}") from error
-    if not isinstance(node, dict):
-        raise StoreError(f"{node_key(path)} in {objects.url} is damaged: it is no JSON object")
+    node = parsed(text)
+    if node is None:
+        raise unreadable(objects.url, path)
     return node
 
 
 def our_attrs(node: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return what slidestream says of a group, or None if the group isn't ours."""
-    if node is None or node.get("node_type") != "group":
-        return None
-    attributes = node.get("attributes")
-    ours = attributes.get(names.ATTR) if isinstance(attributes, dict) else None
-    return ours if isinstance(ours, dict) and names.KIND in ours else None
+    ours = said(node)
+    return (
+        ours
+        if node is not None and node.get("node_type") == "group" and ours and names.KIND in ours
+        else None
+    )
 
 
 def group_attrs(objects: Objects, path: str, kind: str) -> dict[str, Any] | None:
-    """Return what slidestream says of a group of this kind, or None if there is no such group."""
-    ours = our_attrs(read_node(objects, path))
+    """Return what slidestream says of a group of this kind, or None if there is no such group.
+
+    Raises
+    ------
+    DamagedMetadataError
+        If the document is no JSON object, or one of ours that lacks or garbles what it must say.
+    """
+    node = read_node(objects, path)
+    ours = _sound(objects, path, node)
     return ours if ours is not None and ours[names.KIND] == kind else None
+
+
+def _sound(objects: Objects, path: str, node: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    ours = said(node)
+    if node is None or ours is None:
+        return None
+    problem = problem_of_group(node)
+    if problem is not None:
+        raise altered(objects.url, path, problem)
+    return ours
 
 
 def group_document(ours: Mapping[str, Any], foreign: Mapping[str, Any] | None = None) -> bytes:
@@ -64,13 +81,35 @@ def group_document(ours: Mapping[str, Any], foreign: Mapping[str, Any] | None = 
 
 
 def ensure_container(objects: Objects, path: str) -> None:
-    """Make the group that holds a grid's runs (``<grid>/features`` …) unless it is there."""
-    objects.put_new(node_key(path), group_document({names.KIND: names.KIND_CONTAINER}))
+    """Make the group that holds a grid's runs (``<grid>/features`` …), or mend its document."""
+    _ensure(objects, path, group_document({names.KIND: names.KIND_CONTAINER}))
 
 
 def ensure_array(objects: Objects, path: str, layout: ArrayLayout) -> None:
-    """Write an array's metadata unless it is there."""
-    objects.put_new(node_key(path), document(layout.metadata()))
+    """Write an array's metadata unless it is there and says the same; further attributes are left alone."""
+    _ensure(objects, path, document(layout.metadata()))
+
+
+def says(node: Mapping[str, Any] | None, expected: Mapping[str, Any]) -> bool:
+    """Tell whether a document says all that is expected; it may say more, and have further attributes."""
+    if node is None:
+        return False
+    attributes = node.get("attributes")
+    return isinstance(attributes, dict) and all(
+        attributes.items() >= value.items()
+        if part == "attributes"
+        else node.get(part, []) == value  # what is empty may be left out
+        for part, value in expected.items()
+    )
+
+
+def _ensure(objects: Objects, path: str, data: bytes) -> None:
+    """Write a document that others of the same group would write just so: nobody has to be first."""
+    text = objects.get(node_key(path))
+    if text is None:
+        objects.put_new(node_key(path), data)
+    elif text != data and not says(parsed(text), json.loads(data)):
+        objects.put(node_key(path), data)
 
 
 def claim(
@@ -81,8 +120,11 @@ def claim(
     compare: tuple[str, ...] = (names.PROVENANCE,),
     foreign: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    contents_stay: bool = False,
 ) -> dict[str, Any]:
     """Make a group, or find that it is there and made the same way.
+
+    A document that is no JSON object counts as not there.
 
     Parameters
     ----------
@@ -95,8 +137,10 @@ def claim(
     foreign
         Further attributes of the group, e.g. CF ``coordinates``.
     overwrite
-        Replace a group that was made otherwise, with all that it holds; one that was made the same way is kept, so
-        that an interrupted ``--overwrite`` goes on where it was.
+        Replace a group that was made otherwise, or whose document is damaged, with all that it holds; one that was
+        made the same way is kept, so that an interrupted ``--overwrite`` goes on where it was.
+    contents_stay
+        The groups below have claims of their own (those of a slide): only the document is ever replaced.
 
     Returns
     -------
@@ -107,15 +151,31 @@ def claim(
     ------
     SettingsConflictError
         Names every setting that differs, with both values.
+    DamagedMetadataError
+        If the group's document lacks or garbles what it must say.
     """
-    stored = our_attrs(read_node(objects, path))
-    if overwrite and stored is not None and any(_conflicts(stored, ours, compare)):
-        objects.delete_group(path)
-    elif objects.get(node_key(path)) is None:
-        _clear_unclaimed(objects, path)
-    if objects.put_new(node_key(path), group_document(ours, foreign)):
+    key, data = node_key(path), group_document(ours, foreign)
+    compare = (names.KIND, *compare)
+    text = objects.get(key)
+    node = parsed(text)
+    stored = said(node)
+    if node is None:
+        if not contents_stay:
+            _clear_unclaimed(objects, path, text, str(ours.get(names.FINGERPRINT)))
+        if put_over(objects, key, text, data):
+            drop_consolidated(objects)
+    elif (
+        overwrite
+        and stored is not None
+        and (problem_of_group(node) is not None or any(_conflicts(stored, ours, compare)))
+    ):
+        if contents_stay:
+            objects.put(key, data)
+        else:
+            objects.delete_group(path)
+            objects.put_new(key, data)
         drop_consolidated(objects)
-    stored = our_attrs(read_node(objects, path))
+    stored = _sound(objects, path, read_node(objects, path))
     if stored is None:
         raise StoreError(
             f"{path} in {objects.url} is there but not made by slidestream: choose another name"
@@ -146,15 +206,34 @@ def _conflicts(
         yield from differences(stored.get(key), asked.get(key), prefix)
 
 
-def _clear_unclaimed(objects: Objects, path: str) -> None:
-    """Delete objects of a group without a claim: nobody knows what made them."""
+def _clear_unclaimed(objects: Objects, path: str, text: bytes | None, made_by: str) -> None:
+    """Delete objects of a group without a claim: nobody knows what made them.
+
+    A grid's runs have claims of their own, and those that were made on just the grid that is being claimed are kept:
+    they may be the work of days.
+    """
     # temporary files may be those of whoever is claiming it right now
-    orphans = [key for key in objects.sizes(path) if not key.endswith(PARTIAL)]
-    if (
-        orphans and objects.get(node_key(path)) is None
-    ):  # looked at again: it may just have been claimed
+    keys = [key for key in objects.sizes(path) if not key.endswith(PARTIAL)]
+    kept = tuple(_runs_of(objects, path, keys, made_by))
+    orphans = [key for key in keys if key != node_key(path) and not key.startswith(kept)]
+    if orphans and objects.get(node_key(path)) == text:  # again: it may just have been claimed
         for key in orphans:
             objects.delete(key)
+
+
+def _runs_of(objects: Objects, path: str, keys: list[str], made_by: str) -> Iterator[str]:
+    """Yield the prefixes of the runs below a grid whose claims name the grid's fingerprint, and of their containers."""
+    for key in keys:
+        run = key.removeprefix(f"{path}/").split("/")
+        if len(run) != 3 or run[0] not in names.CONTAINERS or run[2] != METADATA:
+            continue
+        node = parsed(objects.get(key))
+        if node is None or said(node) is None or problem_of_group(node) is not None:
+            continue
+        attrs = said(node) or {}
+        if made_by in (attrs[names.FINGERPRINT], attrs[names.PROVENANCE].get(names.GRID_MADE_BY)):
+            yield f"{path}/{run[0]}/{run[1]}/"
+            yield f"{path}/{run[0]}/{METADATA}"
 
 
 def differences(stored: Any, asked: Any, key: str = "") -> Iterator[str]:

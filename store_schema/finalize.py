@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from store_schema.claims import CONSOLIDATED, node_key
-from store_schema.errors import StoreError
+from store_schema.group_attributes import unreadable
 from store_schema.hierarchy import scan
 from store_schema.layout import document
 
@@ -28,15 +28,13 @@ def finalize(store: Store) -> int:
 
     Raises
     ------
-    StoreError
-        If a metadata document is damaged.
+    DamagedMetadataError
+        If a metadata document is no JSON object.
     """
     nodes = scan(store.objects).nodes
     broken = [path for path, node in nodes.items() if node is None]
     if broken:
-        raise StoreError(
-            f"{node_key(broken[0])} in {store.url} is damaged: `slidestream store validate` lists all"
-        )
+        raise unreadable(store.url, broken[0])
     root = {key: value for key, value in (nodes.pop("") or {}).items() if key != CONSOLIDATED}
     # the form that zarr-python writes and reads; it isn't part of the Zarr v3 specification (yet)
     inline = {"kind": "inline", "must_understand": False, "metadata": nodes}

@@ -10,11 +10,18 @@ import numpy as np
 
 from store_schema import names
 from store_schema.chunks import Array, read_blocks, write_array
-from store_schema.claims import claim, ensure_array, group_attrs
-from store_schema.errors import IncompleteError, SettingsConflictError
+from store_schema.claims import claim, ensure_array, group_attrs, read_node
+from store_schema.errors import (
+    DamagedBlockError,
+    DamagedMetadataError,
+    IncompleteError,
+    SettingsConflictError,
+)
+from store_schema.group_attributes import altered, unreadable
 from store_schema.ids import check_name
-from store_schema.layout import GRID_ARRAYS, grid_array, raster_array
+from store_schema.layout import GRID_ARRAYS, ArrayLayout, grid_array, raster_array
 from store_schema.objects import Objects
+from store_schema.soundness import array_is_sound
 from store_schema.specs import GridGeometry, GridSpec, RasterSpec, TileTable, fingerprint
 from store_schema.whole_groups import write_whole_group
 
@@ -39,7 +46,9 @@ def create_grid(
     path = f"{slide_path}/{check_name(spec.name, 'grid name')}"
     if block_tiles < 1:
         raise ValueError(f"block_tiles is at least 1, not {block_tiles}")
-    attrs = claim(
+    made_by = (names.PROVENANCE, names.BLOCK_TILES)
+    follows = (names.SPEC, names.GEOMETRY, names.COUNTS, names.N_TILES, names.RASTERS)
+    claim(
         objects,
         path,
         {
@@ -53,24 +62,43 @@ def create_grid(
             names.BLOCK_TILES: block_tiles,
             names.RASTERS: sorted(rasters or {}),
         },
-        compare=(names.PROVENANCE, names.BLOCK_TILES),
+        # a grid that is sound settles what follows from the settings, one that isn't may be wrong in that, too
+        compare=made_by if is_sound(objects, path) else (*made_by, *follows),
         foreign=FOREIGN,
         overwrite=overwrite,
     )
-    if is_complete(objects, path, attrs):
+    if is_sound(objects, path):
         return
-    if attrs[names.N_TILES] != len(table):
-        raise SettingsConflictError(
-            f"{path} was begun with {attrs[names.N_TILES]} tiles and has {len(table)} now: "
-            "pass --overwrite"
-        )
+    layouts = {name: grid_array(name, len(table)) for name in GRID_ARRAYS}
+    values = {
+        name: np.asarray(getattr(table, name), dtype=layout.dtype)
+        for name, layout in layouts.items()
+    }
+    _check_same_tiles(objects, path, layouts, values)
     for name, raster in (rasters or {}).items():
-        write_raster(objects, path, name, {names.MASK: raster}, provenance=provenance)
+        write_raster(
+            objects, path, name, {names.MASK: raster}, provenance=provenance, overwrite=overwrite
+        )
     for name in reversed(list(GRID_ARRAYS)):
-        layout = grid_array(name, len(table))
-        values = np.asarray(getattr(table, name), dtype=layout.dtype)
-        ensure_array(objects, f"{path}/{name}", layout)
-        write_array(objects, f"{path}/{name}", layout, values)
+        ensure_array(objects, f"{path}/{name}", layouts[name])
+        write_array(objects, f"{path}/{name}", layouts[name], values[name])
+
+
+def _check_same_tiles(
+    objects: Objects,
+    path: str,
+    layouts: Mapping[str, ArrayLayout],
+    values: Mapping[str, Array],
+) -> None:
+    """Raise if arrays of the grid that are sound hold other tiles: what is stored on them would not fit any more."""
+    for name, layout in layouts.items():
+        if array_is_sound(objects, f"{path}/{name}", layout):
+            stored = read_blocks(objects, f"{path}/{name}", layout)
+            if not np.array_equal(stored, values[name]):
+                raise SettingsConflictError(
+                    f"{path} is damaged, and the same settings lead to other tiles now than when it was made "
+                    f"({name} differs): give it another name, or remove {objects.url}/{path} to make it anew"
+                )
 
 
 def is_complete(objects: Objects, path: str, attrs: Mapping[str, Any]) -> bool:
@@ -88,6 +116,71 @@ def is_complete(objects: Objects, path: str, attrs: Mapping[str, Any]) -> bool:
     return True
 
 
+def is_sound(objects: Objects, path: str) -> bool:
+    """Tell by reading them whether a grid, its arrays and its masks are all there and undamaged."""
+    try:
+        attrs = group_attrs(objects, path, names.KIND_GRID)
+        return (
+            attrs is not None
+            and all(
+                array_is_sound(objects, f"{path}/{name}", grid_array(name, attrs[names.N_TILES]))
+                for name in GRID_ARRAYS
+            )
+            and all(
+                _raster_is_sound(objects, f"{path}/{names.MASKS}/{name}")
+                for name in attrs[names.RASTERS]
+            )
+        )
+    except DamagedMetadataError:
+        return False
+
+
+def _raster_is_sound(objects: Objects, path: str) -> bool:
+    container = group_attrs(objects, path.rpartition("/")[0], names.KIND_CONTAINER)
+    attrs = group_attrs(objects, path, names.MASKS)
+    if container is None or attrs is None or not attrs[names.COMPLETE]:
+        return False
+    layouts = raster_layouts(objects, path, attrs)
+    return names.MASK in layouts and all(
+        array_is_sound(objects, f"{path}/{name}", layout) for name, layout in layouts.items()
+    )
+
+
+def raster_layouts(objects: Objects, path: str, attrs: Mapping[str, Any]) -> dict[str, ArrayLayout]:
+    """Return the layouts of a mask group's arrays, whose dims, shapes and dtypes only their own documents say.
+
+    Raises
+    ------
+    DamagedMetadataError
+        If a document is missing, is no JSON object, or doesn't say them.
+    """
+    found = {}
+    for name in objects.children(path):
+        node = read_node(objects, f"{path}/{name}")
+        if node is None:
+            raise unreadable(objects.url, f"{path}/{name}", "it is missing")
+        found[name] = raster_layout(objects.url, f"{path}/{name}", node, attrs)
+    return found
+
+
+def raster_layout(
+    url: str, path: str, node: Mapping[str, Any], attrs: Mapping[str, Any]
+) -> ArrayLayout:
+    """Return the layout that the document of a mask group's array speaks of; as of :func:`raster_layouts`."""
+    try:
+        return raster_array(
+            RasterSpec(
+                dims=tuple(node["dimension_names"]),
+                shape=tuple(int(size) for size in node["shape"]),
+                dtype=np.dtype(node["data_type"]).name,
+                px_level0=attrs[names.PX_LEVEL0],
+                attrs=dict(node["attributes"]),
+            )
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise altered(url, path, f"{error} is missing or garbled") from error
+
+
 def read_tile_table(objects: Objects, path: str, attrs: Mapping[str, Any]) -> TileTable:
     """Read a grid's tiles.
 
@@ -95,6 +188,8 @@ def read_tile_table(objects: Objects, path: str, attrs: Mapping[str, Any]) -> Ti
     ------
     IncompleteError
         If the grid isn't wholly written yet.
+    DamagedBlockError
+        If an object has a wrong length or checksum.
     """
     try:
         columns = {
@@ -104,6 +199,10 @@ def read_tile_table(objects: Objects, path: str, attrs: Mapping[str, Any]) -> Ti
     except IncompleteError as error:
         raise IncompleteError(
             f"{path} is not wholly written yet: run the command that indexes the slide again"
+        ) from error
+    except DamagedBlockError as error:
+        raise DamagedBlockError(
+            f"{path} is damaged, run the command that indexes the slide again ({error})"
         ) from error
     return TileTable(**columns)  # type: ignore[arg-type]  # dtypes are those of GRID_ARRAYS
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from store_schema.claims import our_attrs
+from store_schema.group_attributes import parsed
 from store_schema.inventory import LIST_THREADS
 from store_schema.objects import METADATA, PARTIAL, Objects
 
@@ -61,7 +61,7 @@ def scan(objects: Objects) -> Hierarchy:
     with ThreadPoolExecutor(LIST_THREADS) as pool:
         texts = list(pool.map(objects.get, keys))
     nodes = {
-        key[: -len(METADATA)].rstrip("/"): _parsed(text)
+        key[: -len(METADATA)].rstrip("/"): parsed(text)
         for key, text in zip(keys, texts, strict=True)
     }
     return Hierarchy(sizes, nodes)
@@ -87,15 +87,10 @@ def chunk_index(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split("/")))
 
 
-def chunk_counts(node: dict[str, Any]) -> tuple[int, ...]:
-    """Return the number of chunks along each dimension of an array."""
-    chunks = node["chunk_grid"]["configuration"]["chunk_shape"]
-    return tuple(-(-size // chunk) for size, chunk in zip(node["shape"], chunks, strict=True))
-
-
-def _parsed(text: bytes | None) -> dict[str, Any] | None:
+def chunk_counts(node: dict[str, Any]) -> tuple[int, ...] | None:
+    """Return the number of chunks along each dimension of an array, None if its document doesn't say."""
     try:
-        node = json.loads(text or b"")
-    except ValueError:
+        chunks = node["chunk_grid"]["configuration"]["chunk_shape"]
+        return tuple(-(-size // chunk) for size, chunk in zip(node["shape"], chunks, strict=True))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    return node if isinstance(node, dict) else None

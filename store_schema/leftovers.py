@@ -97,6 +97,8 @@ def _reason(hierarchy: Hierarchy, key: str) -> Reason | None:
     if chunk is None or node is None:
         return None
     index, counts = chunk_index(chunk["index"]), chunk_counts(node)
+    if counts is None:
+        return None  # a damaged document says nothing of its chunks
     inside = len(index) == len(counts) and all(
         i < count for i, count in zip(index, counts, strict=True)
     )

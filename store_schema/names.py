@@ -53,6 +53,7 @@ VERSION: Final = "schema_version"
 CREATED: Final = "created"
 FINGERPRINT: Final = "fingerprint"
 PROVENANCE: Final = "provenance"
+GRID_MADE_BY: Final = "grid"  # in the provenance of a run: the fingerprint of its grid
 N_TILES: Final = "n_tiles"
 BLOCK_TILES: Final = "block_tiles"
 ARRAYS: Final = "arrays"

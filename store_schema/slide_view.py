@@ -14,6 +14,7 @@ from store_schema.blocks import BlockGroup, block_group, create_block_group, fro
 from store_schema.chunks import Array
 from store_schema.claims import group_attrs
 from store_schema.errors import InvalidNameError, NotInStoreError
+from store_schema.group_attributes import altered
 from store_schema.ids import check_name
 from store_schema.near_names import near
 from store_schema.objects import Objects
@@ -101,6 +102,10 @@ class SlideView:
         attrs = group_attrs(self.objects, self.grid_path(grid), names.KIND_GRID)
         return attrs is not None and grids.is_complete(self.objects, self.grid_path(grid), attrs)
 
+    def grid_sound(self, grid: str) -> bool:
+        """Tell by reading it whether a grid, its coordinates and masks, is all there and passes its checksums."""
+        return grids.is_sound(self.objects, self.grid_path(grid))
+
     def tile_table(self, grid: str) -> TileTable:
         """Read a grid's tiles, in stored order.
 
@@ -123,7 +128,7 @@ class SlideView:
         block_tiles: int = names.DEFAULT_BLOCK_TILES,
         overwrite: bool = False,
     ) -> None:
-        """Write a grid: the same again is a no-op, an interrupted one is completed.
+        """Write a grid: the same again is a no-op, an interrupted or damaged one is completed.
 
         Parameters
         ----------
@@ -143,7 +148,8 @@ class SlideView:
         block_tiles
             Tiles of a block: of one task, one stored object.
         overwrite
-            Delete a grid of that name first, with all features and scores on it.
+            Delete a grid of that name that was made otherwise, or whose document is damaged, with all features and
+            scores on it.
 
         Raises
         ------
@@ -196,9 +202,17 @@ class SlideView:
         ------
         NotInStoreError
             If there is no such grid or group; names near ones.
+        DamagedMetadataError
+            If the documents of group and grid don't agree on the tiles.
         """
-        attrs = self.run_attrs(grid, kind, name)
-        return from_attrs(self.objects, f"{self.grid_path(grid)}/{kind}/{name}", attrs)
+        attrs, path = self.run_attrs(grid, kind, name), f"{self.grid_path(grid)}/{kind}/{name}"
+        of_grid = self.grid_attrs(grid)
+        for key in (names.N_TILES, names.BLOCK_TILES):
+            if attrs[key] != of_grid[key]:
+                raise altered(
+                    self.objects.url, path, f"{key} is {attrs[key]}, of its grid {of_grid[key]}"
+                )
+        return from_attrs(self.objects, path, attrs)
 
     def tiles(
         self,

@@ -27,6 +27,7 @@ from store_schema.errors import (
     SlideChangedError,
     StoreError,
 )
+from store_schema.group_attributes import altered
 from store_schema.ids import check_slide_id
 from store_schema.near_names import near
 from store_schema.objects import PARTIAL, Objects, open_objects
@@ -34,7 +35,8 @@ from store_schema.slide_view import SlideView
 from store_schema.specs import SlideRecord
 
 if TYPE_CHECKING:
-    from store_schema.bags import Bags, Labels
+    from store_schema.bags import Bags
+    from store_schema.labels import Labels
 
 __all__ = ["Mode", "SlideView", "Store", "create_store", "open_store"]
 
@@ -87,14 +89,22 @@ class Store:
             )
         return SlideView(self.objects, slide_id)
 
-    def add_slide(self, record: SlideRecord) -> SlideView:
-        """Add a slide; the same again is a no-op.
+    def has_traces(self, slide_id: str) -> bool:
+        """Tell whether anything lies under a slide id, also when the slide's own document is damaged or lost."""
+        path = check_slide_id(slide_id)
+        return self.objects.get(node_key(path)) is not None or bool(self.objects.children(path))
+
+    def add_slide(self, record: SlideRecord, *, overwrite: bool = False) -> SlideView:
+        """Add a slide; the same again is a no-op. Where only its document is lost or unreadable, that is made anew.
 
         Parameters
         ----------
         record
             What is known of the slide. Where the content is the same, what is stored (e.g. the
             path) is kept.
+        overwrite
+            Replace the document of a slide of the same content that says another size or mpp, or that is damaged;
+            grids of the slide stay as they are.
 
         Raises
         ------
@@ -104,14 +114,17 @@ class Store:
             If the store has another file under that id.
         SettingsConflictError
             If it has the same file with another size or physical pixel size.
+        DamagedMetadataError
+            If the slide's document lacks or garbles what it must say.
         """
         if self.mode != "r+":
             raise StoreError(
                 f'{self.url} is open for reading: open_store(url, mode="r+") to add to it'
             )
         slide_id = check_slide_id(record.slide_id)
+        ours = {names.KIND: names.KIND_SLIDE, **asdict(record)}
         attrs = claim(
-            self.objects, slide_id, {names.KIND: names.KIND_SLIDE, **asdict(record)}, compare=()
+            self.objects, slide_id, ours, compare=(), overwrite=overwrite, contents_stay=True
         )
         if attrs[names.FINGERPRINT] != record.fingerprint:
             raise SlideChangedError(
@@ -121,12 +134,15 @@ class Store:
                 "give one of them another slide id, or use another store"
             )
         size = ("width", "height", "mpp")
-        found = list(differences({k: attrs[k] for k in size}, {k: asdict(record)[k] for k in size}))
-        if found:
+        found = list(differences({k: attrs[k] for k in size}, {k: ours[k] for k in size}))
+        if found and overwrite:
+            claim(self.objects, slide_id, ours, compare=size, overwrite=True, contents_stay=True)
+        elif found:
             raise SettingsConflictError(
                 f"slide {slide_id} of {self.url} was added with other settings "
                 f"({'; '.join(found)}): "
-                "give the stored ones, another slide id, or use another store"
+                "give the stored ones, another slide id, use another store, or pass --overwrite if the stored ones "
+                "are wrong"
             )
         return SlideView(self.objects, slide_id)
 
@@ -223,6 +239,8 @@ def open_store(url: str | os.PathLike[str], mode: Mode = "r") -> Store:
         If there is no store.
     SchemaVersionError
         If it has another schema version.
+    DamagedMetadataError
+        If its own document is damaged.
     """
     objects = open_objects(url)
     node = read_node(objects, "")
@@ -232,15 +250,18 @@ def open_store(url: str | os.PathLike[str], mode: Mode = "r") -> Store:
             f"{objects.url} is no slidestream store: "
             f"`slidestream run SLIDES --store {objects.url}` makes one"
         )
-    _check_version(objects.url, attrs.get(names.VERSION))
+    version = attrs.get(names.VERSION)
+    if not isinstance(version, int):
+        raise altered(objects.url, "", f"{names.VERSION} is {version!r}")
+    _check_version(objects.url, version)
     return Store(objects, mode)
 
 
-def _check_version(url: str, version: object) -> None:
+def _check_version(url: str, version: int) -> None:
     ours = names.SCHEMA_VERSION
     if version == ours:
         return
-    if isinstance(version, int) and version > ours:
+    if version > ours:
         raise SchemaVersionError(
             f"{url} has schema version {version} and this slidestream reads version {ours}: "
             "upgrade slidestream (`uv pip install -U slidestream`)"

@@ -11,20 +11,20 @@ from typing import Any
 from store_schema import names
 from store_schema.blocks import from_attrs
 from store_schema.chunks import chunk_indices, problem_of
-from store_schema.errors import NotAStoreError
-from store_schema.grids import FOREIGN
-from store_schema.hierarchy import Hierarchy, is_array, scan
+from store_schema.claims import our_attrs
+from store_schema.errors import DamagedMetadataError, NotAStoreError
+from store_schema.grids import FOREIGN, raster_layout
+from store_schema.group_attributes import problem_of_group
+from store_schema.hierarchy import CHUNK_KEY, Hierarchy, is_array, is_temporary, parent, scan
 from store_schema.layout import (
     GRID_ARRAYS,
     SELECTION_ARRAYS,
     ArrayLayout,
     grid_array,
-    raster_array,
     selection_array,
 )
 from store_schema.leftovers import find_leftovers
-from store_schema.objects import Objects, open_objects
-from store_schema.specs import RasterSpec, fingerprint
+from store_schema.objects import METADATA, Objects, open_objects
 from store_schema.store import Store
 
 # part of an array's metadata document → code of a departure from it
@@ -58,7 +58,8 @@ class Violation:
     code
         Stable and machine-readable: ``missing-block``, ``damaged-block``, ``wrong-dtype``, ``wrong-dims``,
         ``wrong-chunks``, ``wrong-encoding``, ``foreign-attribute``, ``wrong-attribute``, ``missing-array``,
-        ``unknown-node``, ``damaged-metadata``, ``incomplete``, ``leftover`` or ``schema-version``.
+        ``unknown-node``, ``foreign-object``, ``damaged-metadata``, ``missing-metadata``, ``incomplete``, ``leftover``
+        or ``schema-version``. What to do about each: :func:`store_schema.remedies.remedies`.
     """
 
     path: str
@@ -89,6 +90,8 @@ def validate(store: Store | str | os.PathLike[str]) -> list[Violation]:
     """
     objects = store.objects if isinstance(store, Store) else open_objects(store)
     hierarchy = scan(objects)
+    if "" in hierarchy.nodes and hierarchy.nodes[""] is None:
+        return list(_metadata(hierarchy))
     root = hierarchy.ours.get("")
     if root is None or root[names.KIND] != names.KIND_STORE:
         raise NotAStoreError(f"{objects.url} is no slidestream store: give the path of one")
@@ -101,6 +104,7 @@ def validate(store: Store | str | os.PathLike[str]) -> list[Violation]:
     return sorted(
         {
             *_metadata(hierarchy),
+            *_foreign_objects(hierarchy),
             *_groups(objects, hierarchy),
             *(
                 Violation(item.key, f"is of no use: {item.reason}", "leftover")
@@ -115,19 +119,30 @@ def _metadata(hierarchy: Hierarchy) -> Iterator[Violation]:
     for path, node in hierarchy.nodes.items():
         if node is None:
             yield Violation(path, "the metadata document can't be read", "damaged-metadata")
+        elif path and our_attrs(node) is not None and parent(path) not in hierarchy.nodes:
+            problem = "the metadata document is missing, and there are groups below"
+            yield Violation(parent(path), problem, "missing-metadata")
+
+
+def _foreign_objects(hierarchy: Hierarchy) -> Iterator[Violation]:
+    for key in hierarchy.sizes:
+        is_zarr = key.rpartition("/")[2] == METADATA or CHUNK_KEY.fullmatch(key) is not None
+        if not is_zarr and not is_temporary(key):
+            yield Violation(key, "the schema has no such file", "foreign-object")
 
 
 def _groups(objects: Objects, hierarchy: Hierarchy) -> Iterator[Violation]:
     checks: list[tuple[str, ArrayLayout]] = []
     for path, ours in hierarchy.ours.items():
-        kind = ours[names.KIND]
+        problem = problem_of_group(hierarchy.nodes[path] or {})
+        if problem is not None:
+            yield Violation(path, problem, "wrong-attribute")
+            continue
         yield from _attributes(hierarchy, path, ours)
         try:
             layouts = _layouts(objects, hierarchy, path, ours)
-        except (KeyError, TypeError, ValueError) as error:
-            yield Violation(
-                path, f"the attributes of this {kind} lack or garble {error}", "wrong-attribute"
-            )
+        except DamagedMetadataError as error:
+            yield Violation(path, str(error), "wrong-attribute")
             continue
         yield from _children(hierarchy, path, ours, set(layouts))
         if ours.get(names.COMPLETE) is False:
@@ -144,13 +159,25 @@ def _groups(objects: Objects, hierarchy: Hierarchy) -> Iterator[Violation]:
 
 def _attributes(hierarchy: Hierarchy, path: str, ours: Mapping[str, Any]) -> Iterator[Violation]:
     attributes = (hierarchy.nodes[path] or {})["attributes"]
-    allowed = {names.ATTR, *(FOREIGN if ours[names.KIND] == names.KIND_GRID else ())}
-    for name in sorted(set(attributes) - allowed):
+    kind, of_grid = ours[names.KIND], hierarchy.ours.get(parent(parent(path)), {})
+    needed = FOREIGN if kind == names.KIND_GRID else {}
+    for name in sorted(set(attributes) - {names.ATTR, *needed}):
         yield Violation(path, f"attribute {name!r} is not of the schema", "foreign-attribute")
-    if names.PROVENANCE in ours and ours.get(names.FINGERPRINT) != fingerprint(
-        ours[names.PROVENANCE]
-    ):
-        yield Violation(path, "the fingerprint is not that of the provenance", "wrong-attribute")
+    for name, value in needed.items():
+        if attributes.get(name) != value:
+            yield Violation(path, f"attribute {name!r} is not {value!r}", "wrong-attribute")
+    if kind == names.KIND_SLIDE and ours["slide_id"] != path:
+        yield Violation(path, f"slide_id is {ours['slide_id']!r}", "wrong-attribute")
+    if kind in (names.FEATURES, names.SCORES):
+        for key in (names.N_TILES, names.BLOCK_TILES):
+            if ours[key] != of_grid.get(key):
+                problem = f"{key} is {ours[key]}, of its grid {of_grid.get(key)}"
+                yield Violation(path, problem, "wrong-attribute")
+    if kind == names.KIND_GRID:
+        for raster in ours[names.RASTERS]:
+            mask = f"{path}/{names.MASKS}/{raster}"
+            for lost in {mask, f"{mask}/{names.MASK}"} - set(hierarchy.nodes):
+                yield Violation(lost, "this mask of the grid is missing", "missing-array")
 
 
 def _children(
@@ -180,25 +207,18 @@ def _layouts(
     if kind in (names.FEATURES, names.SCORES):
         return from_attrs(objects, path, ours).layouts
     if kind == names.MASKS:
-        return dict(_rasters(hierarchy, path, ours))
+        return dict(_rasters(objects.url, hierarchy, path, ours))
     return {}
 
 
 def _rasters(
-    hierarchy: Hierarchy, path: str, ours: Mapping[str, Any]
+    url: str, hierarchy: Hierarchy, path: str, ours: Mapping[str, Any]
 ) -> Iterator[tuple[str, ArrayLayout]]:
     """Yield a mask group's arrays, whose dims, shape and dtype are their own affair."""
     for child in hierarchy.children(path):
         node = hierarchy.nodes[child]
         if node is not None and is_array(node):
-            spec = RasterSpec(
-                dims=tuple(node["dimension_names"]),
-                shape=tuple(node["shape"]),
-                dtype=node["data_type"],
-                px_level0=ours[names.PX_LEVEL0],
-                attrs=node["attributes"],
-            )
-            yield child.rpartition("/")[2], raster_array(spec)
+            yield child.rpartition("/")[2], raster_layout(url, child, node, ours)
 
 
 def _array(hierarchy: Hierarchy, path: str, layout: ArrayLayout) -> Iterator[Violation]:
@@ -232,7 +252,11 @@ def _blocks(
         data = objects.get(key) if key in hierarchy.sizes else None
         if data is None and layout.keep_empty:
             found.append(Violation(key, "this block is missing", "missing-block"))
-        problem = None if data is None else problem_of(data, layout)
-        if problem is not None:
-            found.append(Violation(key, f"this block {problem}", "damaged-block"))
+            folder, _, name = key.rpartition("/")
+            if name in objects.children(folder):
+                problem = "a folder lies where a block belongs"
+                found.append(Violation(key, problem, "foreign-object"))
+        damage = None if data is None else problem_of(data, layout)
+        if damage is not None:
+            found.append(Violation(key, f"this block {damage}", "damaged-block"))
     return found

@@ -14,7 +14,7 @@ from store_schema import accessor, names
 from store_schema.blocks import BlockGroup
 from store_schema.chunks import Array, read_blocks
 from store_schema.errors import IncompleteError, InputError, NotInStoreError
-from store_schema.grids import read_tile_table
+from store_schema.grids import raster_layouts, read_tile_table
 from store_schema.layout import GRID_ARRAYS, ArrayLayout
 from store_schema.slide_view import SlideView
 from store_schema.storage import zarr_store
@@ -127,6 +127,7 @@ def raster(slide: SlideView, grid: str, name: str) -> xr.Dataset:
         raise IncompleteError(
             f"{path} is not wholly written yet: run the same command again to complete it"
         )
+    raster_layouts(slide.objects, path, attrs)  # says what is damaged, where zarr would stumble
     store = zarr_store(slide.objects)
     dataset: xr.Dataset = xr.open_zarr(store, group=path, consolidated=False, chunks={})
     origin = dict(zip((names.X, names.Y), attrs[names.ORIGIN_LEVEL0], strict=True))

@@ -11,6 +11,7 @@ from store_schema.claims import claim, ensure_array, ensure_container, group_doc
 from store_schema.ids import check_name
 from store_schema.layout import ArrayLayout
 from store_schema.objects import Objects
+from store_schema.soundness import array_is_sound
 from store_schema.specs import fingerprint
 
 
@@ -25,7 +26,7 @@ def write_whole_group(
     facts: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a group of arrays whole; the same again is a no-op, what was interrupted is completed.
+    """Write a group of arrays whole; the same again is a no-op, what was interrupted or got damaged is completed.
 
     Parameters
     ----------
@@ -42,12 +43,12 @@ def write_whole_group(
     facts
         Further keys under our attribute key, e.g. the pixel size of a mask; not part of the fingerprint.
     overwrite
-        Replace a group of other settings.
+        Replace a group of other settings, or whose document is damaged.
 
     Raises
     ------
     SettingsConflictError
-        If the group exists with other provenance.
+        If the group exists with other provenance or facts.
     """
     check_name(name, f"{kind} name")
     ensure_container(objects, f"{grid_path}/{kind}")
@@ -59,8 +60,11 @@ def write_whole_group(
         **(facts or {}),
         names.COMPLETE: False,
     }
-    stored = claim(objects, path, ours, overwrite=overwrite)
-    if stored[names.COMPLETE]:
+    compare = (names.PROVENANCE, *(facts or {}))
+    stored = claim(objects, path, ours, compare=compare, overwrite=overwrite)
+    if stored[names.COMPLETE] and all(
+        array_is_sound(objects, f"{path}/{array}", layout) for array, (layout, _) in arrays.items()
+    ):
         return
     for array, (layout, values) in arrays.items():
         check_name(array, "array name")

@@ -84,10 +84,12 @@ def test_validate(url: str) -> None:
     result = run("validate", url)
     assert result.return_value == 1
     assert "[damaged-block]" in result.output
+    assert "damaged-block: run the command that made it again" in result.output
     block.unlink()
     found = json.loads(run("validate", url, "--json").output)
     assert not found["valid"]
     assert [violation["code"] for violation in found["violations"]] == ["missing-block"]
+    assert list(found["remedies"]) == ["missing-block"]
 
 
 def test_validate_shows_some_and_counts_all(url: str) -> None:
@@ -97,7 +99,7 @@ def test_validate_shows_some_and_counts_all(url: str) -> None:
     result = run("validate", url)
     assert "60 violations" in result.output
     assert "and 10 more" in result.output
-    assert len(run("validate", url, "-v").output.splitlines()) == 61
+    assert len(run("validate", url, "-v").output.splitlines()) == 62
 
 
 def test_finalize(url: str) -> None:

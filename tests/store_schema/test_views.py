@@ -200,7 +200,8 @@ def test_requests(store: Store) -> None:
     ds = watched.tiles(GRID, features="enc", scores=False)
     opening = dict(counting.calls)
     assert opening.pop("sizes") == 1
-    assert opening == {"get": 8}  # metadata of slide, grid and features; x, y, row, col, tissue
+    # metadata of slide, grid (held against that of the features, too) and features; x, y, row, col, tissue
+    assert opening == {"get": 9}
     counting.calls.clear()
     np.testing.assert_array_equal(ds.sel(x=64, y=64).features.values, data["features"][8])
     assert counting.calls == {"read_into": 1}
