@@ -15,6 +15,7 @@ from typing import Any, Final
 import dask
 import torch
 from distributed import Client, LocalCluster
+from distributed.client import ClosedClientError
 
 from store_schema.errors import ClusterError, DeviceError
 
@@ -171,9 +172,42 @@ def free_port(wanted: int) -> int:
     return wanted
 
 
+@contextmanager
+def answering(client: Client) -> Iterator[None]:
+    """Say in a sentence that the scheduler has gone; for calls of the client, which raise all sorts of things then.
+
+    Raises
+    ------
+    ClusterError
+        The scheduler does not answer any more.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # nobody reads what we print; connections of Dask raise CommClosedError
+        raise
+    except (ClosedClientError, OSError) as error:  # CommClosedError and TimeoutError are OSErrors
+        raise ClusterError(gone(client)) from error
+
+
+def gone(client: Client) -> str:
+    """Return the sentence of a scheduler that went away."""
+    where = client.scheduler.addr if client.scheduler is not None else "its address"
+    return (
+        f"The scheduler at {where} does not answer any more; what was stored is kept: with a scheduler that runs, "
+        "the same command goes on from there."
+    )
+
+
 def dashboard_link(client: Client) -> str | None:
-    """Return the dashboard's address, as the user's browser can open it."""
-    link: str | None = client.dashboard_link
+    """Return the dashboard's address, as the user's browser can open it.
+
+    Raises
+    ------
+    ClusterError
+        The scheduler does not answer any more.
+    """
+    with answering(client):
+        link: str | None = client.dashboard_link
     return link
 
 
@@ -184,8 +218,11 @@ def require_gpu_workers(client: Client) -> None:
     ------
     DeviceError
         No worker has the ``GPU`` resource.
+    ClusterError
+        The scheduler does not answer any more.
     """
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    with answering(client):
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
     if not any(worker["resources"].get("GPU", 0) > 0 for worker in workers):
         raise DeviceError(
             "No worker of the cluster offers a GPU; start its workers with --resources GPU=1, or use --device cpu."

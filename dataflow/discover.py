@@ -91,8 +91,9 @@ def discover_slides(args: Sequence[str], mpp: float | None = None) -> Discovery:
     Discovery
         Slides in the order of the arguments, and of names within a folder, each file once, with
         unique ids; and those whose id can't be used, or is that of another: also ids that differ
-        only in case or in Unicode normalization, which file systems may not tell apart. The id is the file's name without suffix,
-        or, for a DICOM series of several files that has its folder to itself, the folder's name.
+        only in case or in Unicode normalization, which file systems may not tell apart. The id is
+        the file's name without suffix, or, for a DICOM series of several files that has its folder
+        to itself, the folder's name.
 
     Raises
     ------

@@ -12,14 +12,13 @@ from distributed import Client, KilledWorker
 from distributed.client import ClosedClientError, FutureCancelledError
 from distributed.comm.core import CommClosedError
 
+from dataflow.cluster import answering, gone
 from dataflow.stream import LostTask, TaskFuture
-from store_schema.errors import ClusterError
 
 _MIN_PER_WORKER = 2  # two overlap reading with the model, also where there is but one thread
 _AT_THE_DOOR = 1  # and one more a worker, so that it need not wait for the client
 
 _COUNT_EVERY_S = 2.0
-_GONE = "The scheduler went away during the run; what was stored is kept, run the same command again to go on."
 
 
 class DaskExecutor:
@@ -41,10 +40,8 @@ class DaskExecutor:
         """Tasks in flight at the most: a few for each worker that was there when last looked."""
         if time.monotonic() - self._counted > _COUNT_EVERY_S:
             # the scheduler is asked, so that workers that come or go during the run count
-            try:
+            with answering(self._client):
                 workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-            except OSError as error:
-                raise ClusterError(_GONE) from error
             self._counted = time.monotonic()
             self._window = max(1, sum(_tasks_of(worker["nthreads"]) for worker in workers))
         return self._window
@@ -59,7 +56,7 @@ class DaskExecutor:
         ClusterError
             The scheduler is gone.
         """
-        try:
+        with answering(self._client):
             future: TaskFuture = self._client.submit(
                 function,
                 *args,
@@ -67,8 +64,6 @@ class DaskExecutor:
                 pure=False,
                 resources={"GPU": 0.5} if gpu else None,
             )
-        except (ClosedClientError, OSError) as error:
-            raise ClusterError(_GONE) from error
         return future
 
     def lost(self, error: BaseException) -> LostTask | None:
@@ -80,7 +75,7 @@ class DaskExecutor:
                 "run again with a smaller --batch-size or more memory.",
             )
         if isinstance(error, FutureCancelledError | ClosedClientError | CommClosedError):
-            return LostTask("cluster", _GONE, fatal=True)
+            return LostTask("cluster", gone(self._client), fatal=True)
         return None
 
     def discard(self, futures: Iterable[TaskFuture]) -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from jobs.run_config import ClusterSettings
 from store_schema.errors import ClusterError
@@ -57,14 +57,23 @@ def log_file() -> Path:
 
 def find() -> BackgroundCluster | None:
     """Return the running background cluster, or None; a state file that a dead one left is removed."""
-    try:
-        state = BackgroundCluster(**json.loads(_state_file().read_text()))
-    except FileNotFoundError:
-        return None
-    if _alive(state.pid):
+    state = _recorded()
+    if state is None or _alive(state.pid):
         return state
     _state_file().unlink(missing_ok=True)
     return None
+
+
+def _recorded() -> BackgroundCluster | None:
+    """Read the state file, whether its cluster lives or not."""
+    try:
+        return BackgroundCluster(**json.loads(_state_file().read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise ClusterError(
+            f"The state file {_state_file()} can't be read ({error}); remove it, or set SLIDESTREAM_STATE_DIR."
+        ) from error
 
 
 def background_address() -> str:
@@ -75,12 +84,18 @@ def background_address() -> str:
     ClusterError
         None is running.
     """
+    recorded = _recorded()
     state = find()
-    if state is None:
-        raise ClusterError(
-            "--detach needs a cluster that stays: run `slidestream cluster start`, or pass --scheduler."
-        )
-    return state.scheduler
+    if state is not None:
+        return state.scheduler
+    happened = (
+        "No background cluster is running"
+        if recorded is None
+        else f"The background cluster at {recorded.scheduler} is gone, and its jobs with it (what they stored is kept)"
+    )
+    raise ClusterError(
+        f"{happened}; start one with `slidestream cluster start`, or pass --scheduler."
+    )
 
 
 def start(settings: ClusterSettings) -> BackgroundCluster:
@@ -95,9 +110,8 @@ def start(settings: ClusterSettings) -> BackgroundCluster:
         raise ClusterError(
             f"A background cluster runs already at {running.scheduler}; stop it first."
         )
-    state_dir().mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "jobs.background_cluster", json.dumps(asdict(settings))]
-    with log_file().open("ab") as log:
+    with _opened_log() as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
@@ -111,6 +125,17 @@ def start(settings: ClusterSettings) -> BackgroundCluster:
         time.sleep(0.1)
     process.terminate()
     raise ClusterError(f"The background cluster did not start; see {log_file()}.")
+
+
+def _opened_log() -> BinaryIO:
+    try:
+        state_dir().mkdir(parents=True, exist_ok=True)
+        return log_file().open("ab")
+    except OSError as error:
+        raise ClusterError(
+            f"The state folder {state_dir()} can't be made or written ({error.strerror}); "
+            "set SLIDESTREAM_STATE_DIR to another."
+        ) from error
 
 
 def stop() -> BackgroundCluster | None:

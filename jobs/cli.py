@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 
 import click
 
 from jobs.lazy_group import LazyGroup
+from jobs.one_line import one_line
 from store_schema.errors import SlidestreamError
 
 cli = LazyGroup(
@@ -38,6 +40,9 @@ cli = LazyGroup(
 
 def main() -> None:
     """Run the command line; the only place where our errors become exit codes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be valid text
+            stream.reconfigure(errors="backslashreplace")
     verbose = any(arg in ("-v", "--verbose") for arg in sys.argv[1:])
     try:
         # non-standalone, so that a command's return value and our errors are ours to turn into exit codes
@@ -45,7 +50,7 @@ def main() -> None:
     except SlidestreamError as error:
         if verbose:
             traceback.print_exc()
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {one_line(str(error))}", err=True)
         sys.exit(1)
     except click.ClickException as error:
         error.show()

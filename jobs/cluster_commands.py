@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from jobs import background_cluster
+from jobs.option_types import MemoryLimit
 from jobs.options import config_option, json_option
 from jobs.run_config import ClusterSettings
 from store_schema.errors import ClusterError
@@ -22,7 +23,11 @@ def cluster() -> None:
 @click.option("--workers", type=click.IntRange(1), help="Worker processes.")
 @click.option("--threads", type=click.IntRange(1), help="Cores per worker.")
 @click.option(
-    "--memory", default="auto", show_default=True, help="Memory limit per worker, e.g. 8GiB."
+    "--memory",
+    type=MemoryLimit(),
+    default="auto",
+    show_default=True,
+    help="Memory limit per worker, e.g. 8GiB.",
 )
 @click.option("--dashboard-port", type=click.IntRange(0, 65535), help="Port of the dashboard.")
 @json_option
@@ -56,12 +61,13 @@ def status(as_json: bool) -> int:
             else "no background cluster; start one with: slidestream cluster start"
         )
         return 1
-    from dataflow.cluster import connect_to
+    from dataflow.cluster import answering, connect_to
 
     client = connect_to(state.scheduler)
     try:
-        workers = client.scheduler_info(n_workers=-1)["workers"]
-        processing = {address: len(keys) for address, keys in client.processing().items()}
+        with answering(client):
+            workers = client.scheduler_info(n_workers=-1)["workers"]
+            processing = {address: len(keys) for address, keys in client.processing().items()}
     finally:
         client.close()
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from typing import Any, Final
 import click
 from distributed import Client, fire_and_forget, worker_client
 
-from dataflow.cluster import connect_to
+from dataflow.cluster import answering, connect_to
 from dataflow.receipts import BlockReceipt
 from dataflow.stream import SlideResult, StreamObserver
 from jobs.background_cluster import background_address
+from jobs.prepare import prepare
 from jobs.progress import LineObserver
 from jobs.run_config import RunConfig
-from jobs.streaming import execute, prepare
+from jobs.streaming import execute
 from store_schema.errors import InputError, SlidestreamError
 
 _METADATA: Final = "slidestream-jobs"
@@ -47,7 +49,7 @@ class JobRecord:
     metrics
         Of a finished run, else None.
     error
-        Sentence of a run that could not start, else None.
+        Sentence of a run that could not start or broke off, else None.
     """
 
     job_id: str
@@ -68,9 +70,11 @@ class JobRecord:
 def detach(config: RunConfig, *, as_json: bool) -> int:
     """Hand a run to a cluster that outlives this process, print its id, and return."""
     address = config.cluster.scheduler or background_address()
+    prepare(config)  # what can't start is said here, not in a log on the cluster
     client = connect_to(address)
     try:
-        job_id = submit(client, config)
+        with answering(client):
+            job_id = submit(client, config)
     finally:
         client.close()
     if as_json:
@@ -111,9 +115,12 @@ def run_job(config: RunConfig, job_id: str) -> None:
         try:
             metrics = execute(config, prepare(config), client, job.observer)
         except SlidestreamError as error:
-            job.log(f"Error: {error}")
-            job.set("error", str(error))
-            job.set("state", "failed")
+            job.fail(str(error))
+        except Exception as error:  # noqa: BLE001 - a bug: whoever follows the job gets to see it
+            job.log(traceback.format_exc())
+            job.fail(
+                f"Unexpected {type(error).__name__}: {error}; please report it with the job's log."
+            )
         else:
             job.set("metrics", metrics)
             job.set(
@@ -129,6 +136,11 @@ class _Job:
 
     def set(self, name: str, value: object) -> None:
         self._client.set_metadata([_METADATA, self._job_id, name], value)
+
+    def fail(self, message: str) -> None:
+        self.log(f"Error: {message}")
+        self.set("error", message)
+        self.set("state", "failed")
 
     def log(self, line: str) -> None:
         self._client.log_event(_topic(self._job_id), line)
@@ -205,9 +217,13 @@ def get_job(client: Client, job_id: str) -> JobRecord:
 
 
 def _record(client: Client, job_id: str, fields: dict[str, Any]) -> JobRecord:
-    state = fields.get("state", "queued")
-    if state not in _FINAL and not client.run_on_scheduler(_task_alive, key=_task_key(job_id)):
-        state = "lost"
+    state, error = fields.get("state", "queued"), fields.get("error")
+    if state not in _FINAL:
+        end = client.run_on_scheduler(_task_end, key=_task_key(job_id))
+        # it may have ended, and said so, since the fields were read
+        now = client.get_metadata([_METADATA, job_id, "state"], default=state)
+        if end is not None and now not in _FINAL:
+            state, error = end
     return JobRecord(
         job_id,
         state,
@@ -216,13 +232,23 @@ def _record(client: Client, job_id: str, fields: dict[str, Any]) -> JobRecord:
         fields.get("store", "?"),
         fields.get("progress", {}),
         fields.get("metrics"),
-        fields.get("error"),
+        error,
     )
 
 
-def _task_alive(key: str, dask_scheduler: Any) -> bool:
+def _task_end(key: str, dask_scheduler: Any) -> tuple[str, str] | None:
+    """Return state and error of a task that ended without saying so, or None while it lives; on the scheduler."""
     task = dask_scheduler.tasks.get(key)
-    return task is not None and task.state != "erred"
+    if task is None:
+        return "lost", "the cluster no longer knows the job"
+    if task.state != "erred":
+        return None
+    state = (
+        "lost"
+        if isinstance(task.exception_text, str) and "KilledWorker" in task.exception_text
+        else "failed"
+    )
+    return state, task.exception_text or "the job's task failed"
 
 
 def job_log(client: Client, job_id: str) -> list[tuple[float, str]]:

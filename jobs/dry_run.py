@@ -21,13 +21,17 @@ from dataflow.discover import SlideSource
 from dataflow.index import lay_grid
 from dataflow.receipts import Failure
 from dataflow.slide import open_slide
-from dataflow.stream_spec import EncodeSpec, IndexSpec
-from jobs.find_slides import find_slides
+from dataflow.slide_digest import slide_digest
+from dataflow.stream_spec import EncodeSpec, IndexSpec, StreamSpec
 from jobs.machine_checks import existing_folder
-from jobs.run_config import RunConfig, encoder_factory, stream_spec
+from jobs.one_line import one_line
+from jobs.prepare import prepare
+from jobs.run_config import RunConfig
 from jobs.tables import new_table, show
-from store_schema.errors import SlidestreamError
+from store_schema import names
+from store_schema.errors import SlideChangedError, SlidestreamError
 from store_schema.layout import GRID_ARRAYS, ArrayLayout, grid_array, tile_array
+from store_schema.store import open_store
 
 _CRC32C_BYTES = 4
 
@@ -56,12 +60,12 @@ class PlannedSlide:
 
 
 def dry_run(config: RunConfig, *, as_json: bool) -> int:
-    """Find tissue and lay tiles on every slide, and print what a run would store.
+    """Find tissue and lay tiles on every slide (for encode: look up its grid), and print what a run would store.
 
     Parameters
     ----------
     config
-        A call of run or index.
+        A call of run, index or encode.
     as_json
         Print one JSON object instead of text.
 
@@ -75,13 +79,10 @@ def dry_run(config: RunConfig, *, as_json: bool) -> int:
     SlidestreamError
         Nothing could be started.
     """
-    factory = None if config.encode is None else encoder_factory(config.encode)
-    spec = stream_spec(config, factory)
-    if spec.index is None:
-        raise ValueError("a dry run needs the settings of a grid")
-    sources, failures = find_slides(config)
-    planned, failed = _plan_all(sources, spec.index, spec.encode)
-    failures = [*failures, *failed]
+    prepared = prepare(config)
+    spec = prepared.spec
+    planned, failed = _plan_all(prepared.sources, spec)
+    failures = [*prepared.refused, *failed]
     found = _found(config, spec.grid_name, None if spec.encode is None else spec.encode.name)
     found |= {
         "totals": {
@@ -113,13 +114,13 @@ def _found(config: RunConfig, grid: str, features: str | None) -> dict[str, Any]
 
 
 def _plan_all(
-    sources: list[SlideSource], index: IndexSpec, encode: EncodeSpec | None
+    sources: list[SlideSource], spec: StreamSpec
 ) -> tuple[list[PlannedSlide], list[Failure]]:
     planned: list[PlannedSlide] = []
     failed: list[Failure] = []
     console = Console(stderr=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = pool.map(lambda source: _plan(source, index, encode), sources)
+        outcomes = pool.map(lambda source: _plan(source, spec), sources)
         for outcome in track(
             outcomes,
             "laying grids",
@@ -135,17 +136,23 @@ def _plan_all(
     return planned, failed
 
 
-def _plan(
-    source: SlideSource, index: IndexSpec, encode: EncodeSpec | None
-) -> PlannedSlide | Failure:
+def _plan(source: SlideSource, spec: StreamSpec) -> PlannedSlide | Failure:
     try:
-        reader = open_slide(source.path, source.mpp)
-        try:
-            tissue, _, table = lay_grid(reader, index)
-        finally:
-            reader.close()
+        if spec.index is not None:
+            return _plan_index(source, spec.index, spec.encode)
+        if spec.encode is not None:
+            return _plan_encode(source, spec, spec.encode)
     except SlidestreamError as error:
         return Failure.of(source.slide_id, error)
+    raise ValueError("a run indexes, encodes, or both")
+
+
+def _plan_index(source: SlideSource, index: IndexSpec, encode: EncodeSpec | None) -> PlannedSlide:
+    reader = open_slide(source.path, source.mpp)
+    try:
+        tissue, _, table = lay_grid(reader, index)
+    finally:
+        reader.close()
     n_tiles = len(table)
     layouts = [grid_array(name, n_tiles) for name in GRID_ARRAYS]
     if encode is not None:
@@ -160,6 +167,28 @@ def _plan(
         -(-n_tiles // index.block_tiles),
         tissue.mask.nbytes + sum(map(_stored_bytes, layouts)),
         tuple(notes),
+    )
+
+
+def _plan_encode(source: SlideSource, spec: StreamSpec, encode: EncodeSpec) -> PlannedSlide:
+    slide = open_store(spec.store_url)[source.slide_id]
+    open_slide(source.path, source.mpp).close()
+    if slide_digest(source.path) != slide.record.fingerprint:
+        raise SlideChangedError(
+            f"{source.path}: the file is not the one that slide {source.slide_id!r} was indexed from; restore it, "
+            "or index it under another slide id"
+        )
+    attrs = slide.grid_attrs(spec.grid_name)
+    n_tiles, block_tiles = int(attrs[names.N_TILES]), int(attrs[names.BLOCK_TILES])
+    arrays = output_arrays(encode).values()
+    layouts = [tile_array(array, n_tiles, block_tiles) for array in arrays]
+    done, _ = slide.features(spec.grid_name).get(encode.name, (0, 0))
+    return PlannedSlide(
+        source.slide_id,
+        n_tiles,
+        -(-n_tiles // block_tiles) if n_tiles else 0,
+        sum(map(_stored_bytes, layouts)),
+        (f"{done} blocks are stored already",) if done else (),
     )
 
 
@@ -189,12 +218,13 @@ def _text(
     )
     lines: list[RenderableType] = [table]
     lines += [
-        f"note     {escape(slide.slide_id)}: {escape(note)}"
+        f"note     {escape(one_line(slide.slide_id))}: {escape(one_line(note))}"
         for slide in planned
         for note in slide.notes
     ]
     lines += [
-        f"[bold red]failed[/]   {escape(failure.slide_id)} {escape(f'[{failure.reason}]')}: {escape(failure.message)}"
+        f"[bold red]failed[/]   {escape(one_line(failure.slide_id))} {escape(f'[{failure.reason}]')}: "
+        f"{escape(one_line(failure.message))}"
         for failure in failures
     ]
     what = found["grid"] + (f", features/{found['features']}" if found["features"] else "")

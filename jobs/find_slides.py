@@ -8,6 +8,7 @@ from dataflow.discover import SlideSource, discover_slides
 from dataflow.receipts import Failure
 from jobs.run_config import RunConfig
 from store_schema.errors import InputError, NotInStoreError
+from store_schema.ids import check_name
 from store_schema.store import Store, open_store
 
 
@@ -64,7 +65,7 @@ def only_grid(store_url: str, wanted: str | None) -> str:
         The store has none, or several and none was named.
     """
     if wanted is not None:
-        return wanted
+        return check_name(wanted, "--grid")
     store = open_store(store_url)
     grids = sorted({grid for slide_id in store.slides for grid in store[slide_id].grids})
     if not grids:

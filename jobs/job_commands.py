@@ -24,12 +24,13 @@ _POLL_S = 1.0
 
 @contextmanager
 def _client(scheduler: str | None) -> Iterator[Client]:
-    from dataflow.cluster import connect_to
+    from dataflow.cluster import answering, connect_to
     from jobs.background_cluster import background_address
 
     client = connect_to(scheduler or background_address())
     try:
-        yield client
+        with answering(client):
+            yield client
     finally:
         client.close()
 

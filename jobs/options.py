@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
+from dataflow.physical_size import MPP_RANGE
+from jobs.option_types import TILE_PX_RANGE, FiniteRange, MemoryLimit, StorePlace
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -27,7 +30,7 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
     if not isinstance(loaded, dict):
         raise click.BadParameter(f"{value} must hold a mapping of option names to values")
     known = {
-        spelling.lstrip("-").replace("-", "_"): str(param.name)
+        spelling.lstrip("-").replace("-", "_"): param
         for param in ctx.command.params
         for spelling in (*param.opts, *param.secondary_opts)
         if spelling != "--config"
@@ -39,9 +42,30 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise click.BadParameter(f"{value}: `{ctx.command.name}` has no option {key!r}{hint}")
-        values[known[name]] = item
+        if item is not None:  # `mpp:` with nothing behind it says nothing
+            values[str(known[name].name)] = _checked_value(value, key, known[name], item)
     ctx.default_map = {**(ctx.default_map or {}), **values}
     return value
+
+
+def _checked_value(file: Path, key: object, param: click.Parameter, item: object) -> object:
+    """Return what YAML holds for an option if click can make something of it: one word, number or switch."""
+    if param.nargs == -1:
+        items = item if isinstance(item, list) else [item]
+        return [_scalar(file, key, each, flag=False) for each in items]
+    return _scalar(file, key, item, flag=isinstance(param, click.Option) and param.is_flag)
+
+
+def _scalar(file: Path, key: object, item: object, *, flag: bool) -> object:
+    if isinstance(item, bool) and not flag:
+        raise click.BadParameter(
+            f"{file}: {key} is {str(item).lower()}; put it in quotes if it is a word"
+        )
+    if not isinstance(item, str | int | float):
+        raise click.BadParameter(
+            f"{file}: {key} takes one value, not {item!r} (put it in quotes if it is a word)"
+        )
+    return item
 
 
 config_option = click.option(
@@ -55,6 +79,7 @@ config_option = click.option(
 
 store_option = click.option(
     "--store",
+    type=StorePlace(),
     required=True,
     metavar="PATH|URL",
     help="The Zarr store: a local path or any fsspec URL.",
@@ -98,7 +123,11 @@ cluster_options = stack(
         "--threads", type=click.IntRange(1), help="Cores per worker of the embedded cluster."
     ),
     click.option(
-        "--memory", default="auto", show_default=True, help="Memory limit per worker, e.g. 8GiB."
+        "--memory",
+        type=MemoryLimit(),
+        default="auto",
+        show_default=True,
+        help="Memory limit per worker, e.g. 8GiB.",
     ),
     click.option(
         "--dashboard-port",
@@ -110,17 +139,17 @@ cluster_options = stack(
 grid_options = stack(
     click.option(
         "--tile-px",
-        type=click.IntRange(8, 8192),
+        type=click.IntRange(*TILE_PX_RANGE),
         help="Tile side at --mpp.  [default: 256]",
     ),
     click.option(
         "--tile-um",
-        type=click.FloatRange(0, min_open=True),
+        type=FiniteRange(0, min_open=True),
         help="Tile side in µm, instead of --tile-px.",
     ),
     click.option(
         "--mpp",
-        type=click.FloatRange(0, min_open=True),
+        type=FiniteRange(*MPP_RANGE),
         default=0.5,
         show_default=True,
         help="Pixel size of the tiles [µm].",
@@ -139,7 +168,7 @@ grid_options = stack(
     ),
     click.option(
         "--min-tissue",
-        type=click.FloatRange(0, 1),
+        type=FiniteRange(0, 1),
         default=0.25,
         show_default=True,
         help="Smallest tissue fraction of a tile.",
@@ -153,7 +182,7 @@ grid_options = stack(
     ),
     click.option(
         "--tissue-threshold",
-        type=click.FloatRange(0, 1),
+        type=FiniteRange(0, 1, max_open=True),
         help="Saturation threshold of --tissue threshold.  [default: 0.07]",
     ),
     click.option(
@@ -163,7 +192,7 @@ grid_options = stack(
     ),
     click.option(
         "--slide-mpp",
-        type=click.FloatRange(0, min_open=True),
+        type=FiniteRange(*MPP_RANGE),
         help="Pixel size of the slides [µm, level 0], over what they say.",
     ),
     click.option(

@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from dataflow.receipts import BlockReceipt, SlidePlan
 from dataflow.stream import SlideResult, StreamObserver
+from jobs.one_line import one_line
 
 _LINE_EVERY_S = 10.0
 
@@ -95,7 +97,7 @@ class LineObserver(LogObserver):
         """Say how far the run is when the last slide is done; failures at once."""
         super().slide(result)
         for failure in result.failures:
-            self._write(f"failed: {failure.slide_id} [{failure.reason}]")
+            self._write(f"failed: {one_line(failure.slide_id)} [{failure.reason}]")
         self._say(force=self.slides_done == self.n_slides)
 
     def _say(self, *, force: bool) -> None:
@@ -147,7 +149,8 @@ class BarObserver(LogObserver):
         super().slide(result)
         for failure in result.failures:
             self._progress.console.print(
-                f"[red]failed[/red] {failure.slide_id} ({failure.reason}): {failure.message}",
+                f"[red]failed[/red] {escape(one_line(failure.slide_id))} ({failure.reason}): "
+                f"{escape(one_line(failure.message))}",
                 highlight=False,
             )
         self._update()

@@ -26,6 +26,7 @@ from jobs.run_config import (
     GridSettings,
     RunConfig,
     beside_store,
+    check_store_place,
 )
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ def index(**options: Any) -> int:
 )
 @click.argument("slides", nargs=-1)
 @click.option("--grid", "grid_name", help="The grid to encode; needed when the store has several.")
-@stack(store_option, encode_options, cluster_options, run_options)
+@stack(store_option, dry_run_option, encode_options, cluster_options, run_options)
 def encode(**options: Any) -> int:
     """Run the second half."""
     return _run("encode", options)
@@ -66,7 +67,7 @@ def encode(**options: Any) -> int:
 
 def _run(command: Command, options: dict[str, Any]) -> int:
     config = _config(command, options)
-    if options.get("dry_run"):
+    if options["dry_run"]:
         from jobs.dry_run import dry_run
 
         return dry_run(config, as_json=options["as_json"])
@@ -90,6 +91,7 @@ def _config(command: Command, options: dict[str, Any]) -> RunConfig:
 
     store = options["store"]
     run_dir = options["run_dir"] or new_run_path(beside_store(store, "runs"), command)
+    check_store_place(store)
     config = RunConfig(
         command=command,
         # not resolve(): the name of a link is the slide's id

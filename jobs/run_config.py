@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jobs.option_types import TILE_PX_RANGE
 from store_schema.errors import InputError
 from store_schema.ids import check_name
 from store_schema.specs import EdgeMode, GridSpec
@@ -119,6 +120,26 @@ def absolute_url(path_or_url: str) -> str:
     return path_or_url if "://" in path_or_url else str(Path(path_or_url).expanduser().resolve())
 
 
+def check_store_place(store: str) -> None:
+    """Check that worker processes can write a store there, as far as its path or URL says.
+
+    Raises
+    ------
+    InputError
+        It is in the memory of one process.
+    StorageError
+        Nothing installed knows URLs of that kind.
+    """
+    if "memory://" in store:
+        raise InputError(
+            f"{store} is in the memory of this process, where workers can't see it; give a path or another URL "
+            "(memory:// is for use from Python without workers)."
+        )
+    from store_schema.objects import open_objects
+
+    open_objects(absolute_url(store))
+
+
 def beside_store(store: str, suffix: str) -> Path:
     """Return the folder that goes with a store: ``cohort.zarr`` → ``cohort_runs`` beside it, for URLs in the cwd."""
     if "://" in store:
@@ -139,9 +160,10 @@ def grid_spec(settings: GridSettings) -> GridSpec:
     tile_px = _DEFAULT_TILE_PX if settings.tile_px is None else settings.tile_px
     if settings.tile_um is not None:
         tile_px = round(settings.tile_um / settings.mpp)
-        if tile_px < 1:
+        if not TILE_PX_RANGE[0] <= tile_px <= TILE_PX_RANGE[1]:
             raise InputError(
-                f"--tile-um {settings.tile_um:g} is less than a pixel at --mpp {settings.mpp:g}."
+                f"--tile-um {settings.tile_um:g} is {tile_px} px at --mpp {settings.mpp:g}; tiles have "
+                f"{TILE_PX_RANGE[0]} to {TILE_PX_RANGE[1]} px: ask for another tile or another --mpp."
             )
     return GridSpec(
         tile_px=tile_px,
@@ -221,7 +243,9 @@ def encode_spec(
         target = StainTarget.from_image(*_whole_image(Path(settings.stain_target)))
     stain = StainSpec(settings.stain, settings.stain_fit, target)
     return EncodeSpec(
-        name=settings.features_name or factory.name,
+        name=factory.name
+        if settings.features_name is None
+        else check_name(settings.features_name, "--features-name"),
         model=factory,
         stain=stain,
         verify=settings.verify,

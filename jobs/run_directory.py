@@ -70,7 +70,8 @@ def run_directory(path: Path, config: Mapping[str, Any]) -> Iterator[RunDirector
         (path / "config.yaml").write_text(
             yaml.safe_dump(json.loads(json.dumps(described)), sort_keys=False)
         )
-        handler = logging.FileHandler(path / "run.log")
+        # names of slides need not be valid text
+        handler = logging.FileHandler(path / "run.log", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise StorageError(
             f"The run directory {path} can't be written ({error.strerror}); choose another --run-dir."

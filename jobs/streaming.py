@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,61 +12,14 @@ from distributed import Client, span
 from rich.console import Console
 
 from dataflow.cluster import connect, dashboard_link, require_gpu_workers
-from dataflow.discover import SlideSource
 from dataflow.executors import DaskExecutor
-from dataflow.receipts import Failure
 from dataflow.stream import StreamObserver, run_stream
-from dataflow.stream_spec import StreamSpec
-from jobs.find_slides import find_slides
+from jobs.prepare import Prepared, prepare
 from jobs.progress import BarObserver, LineObserver, LogObserver, say
-from jobs.run_config import RunConfig, encoder_factory, stream_spec
+from jobs.run_config import RunConfig
 from jobs.run_directory import run_directory
 from jobs.summary import run_metrics
-from models.encoder import EncoderFactory
-from store_schema.errors import InputError
 from store_schema.store import create_store
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A call that has passed all checks that need no cluster.
-
-    Attributes
-    ----------
-    sources
-        Slides to try.
-    refused
-        Slides that can't be tried.
-    factory
-        The encoder, its weights found; None for index.
-    spec
-        The run of the stream.
-    """
-
-    sources: list[SlideSource]
-    refused: list[Failure]
-    factory: EncoderFactory | None
-    spec: StreamSpec
-
-
-def prepare(config: RunConfig) -> Prepared:
-    """Check all that can be checked before a cluster is started or a store is made.
-
-    Raises
-    ------
-    SlidestreamError
-        Nothing can be started: no slides, no store, no such encoder or no weights, options that contradict.
-    """
-    factory = None if config.encode is None else encoder_factory(config.encode)
-    if factory is not None:
-        _ = factory.provenance  # finds the weights, or says what is missing
-    spec = stream_spec(config, factory)
-    sources, refused = find_slides(config)
-    if not sources and not refused:
-        raise InputError(
-            f"{config.store} holds no slide with grid {config.grid_name!r}; index slides first."
-        )
-    return Prepared(sources, refused, factory, spec)
 
 
 def run_here(config: RunConfig, *, quiet: bool) -> dict[str, Any]:
@@ -129,6 +81,7 @@ def execute(
         The store can't be made, or the cluster has no worker that could do the work.
     """
     factory, spec = prepared.factory, prepared.spec
+    dashboard = dashboard_link(client)  # asked for while the scheduler is there
     if factory is not None and factory.needs_gpu:
         require_gpu_workers(client)
     create_store(config.store_url)
@@ -146,7 +99,7 @@ def execute(
             "store": config.store,
             "grid": spec.grid_name,
             "run_dir": config.run_dir,
-            "dashboard": dashboard_link(client),
+            "dashboard": dashboard,
         }
         if spec.index is not None and spec.index.qc_dir is not None:
             extra["qc"] = spec.index.qc_dir

@@ -9,6 +9,7 @@ from typing import Any
 
 from dataflow.receipts import Failure
 from dataflow.stream import StreamReport
+from jobs.one_line import one_line
 
 _SHOWN_FAILURES = 20
 
@@ -45,7 +46,8 @@ def run_metrics(
         "slides": {
             "asked": n_sources + len(refused),
             "complete": sum(slide.complete for slide in report.slides),
-            "failed": len({failure.slide_id for failure in failures if failure.slide_id}),
+            # each refused slide counts, also when several would have one id
+            "failed": len(refused) + len({f.slide_id for f in report.failures if f.slide_id}),
             "interrupted": sum(not (s.finished or s.failures) for s in report.slides),
             "not_started": n_sources - len(report.slides),
         },
@@ -101,7 +103,8 @@ def summary_lines(metrics: dict[str, Any]) -> list[str]:
         lines.append(f"tiles    {tiles['in_grids']:,} in {metrics['grid']}")
     speed = metrics["tiles_per_second"]
     lines.append(
-        f"time     {metrics['wall_seconds']:.1f} s" + (f", {speed:,.0f} tiles/s" if speed else "")
+        f"time     {metrics['wall_seconds']:.1f} s of streaming"
+        + (f", {speed:,.0f} tiles/s" if speed else "")
     )
     if metrics["stage_tiles_per_second"]:
         rates = ", ".join(
@@ -123,12 +126,14 @@ def summary_lines(metrics: dict[str, Any]) -> list[str]:
             f"memory   the batch was halved {metrics['batch_halvings']}x for lack of device memory"
         )
     for slide_id, notes in metrics["notes"].items():
-        lines += [f"note     {slide_id}: {note}" for note in notes]
+        lines += [f"note     {one_line(slide_id)}: {one_line(note)}" for note in notes]
     failures = metrics["failures"]
     for failure in failures[:_SHOWN_FAILURES]:
         block = "" if failure["block"] is None else f" block {failure['block']}"
-        slide = failure["slide_id"] or "the run"
-        lines.append(f"failed   {slide}{block} [{failure['reason']}]: {failure['message']}")
+        slide = one_line(failure["slide_id"]) or "the run"
+        lines.append(
+            f"failed   {slide}{block} [{failure['reason']}]: {one_line(failure['message'])}"
+        )
     if len(failures) > _SHOWN_FAILURES:
         lines.append(f"         … and {len(failures) - _SHOWN_FAILURES} more, see metrics.json")
     if metrics["cancelled"]:

@@ -181,7 +181,7 @@ def test_a_csv_that_cant_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes("slide\nm\u00fcller.svs\n".encode("latin-1"))
     with pytest.raises(InputError, match="no such file"):
         ids(tmp_path / "missing.csv")
-    with pytest.raises(InputError, match="can't be read as CSV.*UTF-8"):
+    with pytest.raises(InputError, match=r"can't be read as CSV.*UTF-8"):
         ids(tmp_path / "latin.csv")
 
 

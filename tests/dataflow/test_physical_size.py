@@ -43,7 +43,7 @@ def test_what_is_given_always_wins() -> None:
 
 @pytest.mark.parametrize("mpp", [0.0, -1.0, 1e-9, 1e9, float("nan"), float("inf")])
 def test_nonsense_that_is_given_is_refused(mpp: float) -> None:
-    with pytest.raises(InputError, match="give 0.01 to 1000"):
+    with pytest.raises(InputError, match=r"give 0\.01 to 1000"):
         physical_size({}, given=mpp)
 
 

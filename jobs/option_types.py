@@ -1,0 +1,62 @@
+"""Kinds of option values, checked where they are parsed: whatever is refused names its option."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import click
+
+TILE_PX_RANGE: Final = (8, 8192)  # smaller is no tile, larger does not fit a batch
+_LEAST_MEMORY: Final = 2**28  # a worker that has loaded torch needs about as much
+
+
+class FiniteRange(click.FloatRange):
+    """A float within bounds; unlike ``click.FloatRange`` it takes neither NaN nor infinity."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or fail."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number that can be worked with.", param, ctx)
+        return number
+
+
+class MemoryLimit(click.ParamType):
+    """Memory of a worker: ``auto``, or bytes with a unit as Dask reads them."""
+
+    name = "memory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text, or fail."""
+        text = str(value)
+        if text == "auto":
+            return text
+        from dask.utils import parse_bytes
+
+        try:
+            n_bytes = parse_bytes(text)
+        except ValueError:
+            self.fail(f"{text!r} is no amount of memory; give e.g. 8GiB, or auto.", param, ctx)
+        if n_bytes < _LEAST_MEMORY:
+            self.fail(
+                f"{text!r} is {n_bytes} bytes, too little for a worker; give e.g. 8GiB, or auto.",
+                param,
+                ctx,
+            )
+        return text
+
+
+class StorePlace(click.ParamType):
+    """Path or URL of a store."""
+
+    name = "store"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text, or fail."""
+        text = str(value)
+        if not text.strip() or "\0" in text:
+            self.fail(f"{text!r} is neither a path nor a URL.", param, ctx)
+        return text
