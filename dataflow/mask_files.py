@@ -51,9 +51,26 @@ def read_mask_file(
     return _from_image(path, width, height, px_level0)
 
 
-def _from_image(
-    path: Path, width: int, height: int, px_level0: float
-) -> tuple[npt.NDArray[np.uint8], float]:
+def read_mask_image(path: Path, width: int, height: int) -> npt.NDArray[np.bool_]:
+    """Read a mask image of a slide as it is; what isn't black (nor transparent) is inside.
+
+    Parameters
+    ----------
+    path
+        An image that Pillow reads.
+    width, height
+        Size of the slide [px, level 0]; the image covers all of it.
+
+    Returns
+    -------
+    array
+        bool (y, x), in the image's own pixels.
+
+    Raises
+    ------
+    InputError
+        The file can't be read, or doesn't have the slide's proportions.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -63,15 +80,23 @@ def _from_image(
         raise InputError(f"the mask {path} can't be read as an image: {error}") from error
     if mode in ("RGBA", "LA"):
         pixels = pixels[..., :-1] * (pixels[..., -1:] > 0)
-    mask = pixels.astype(bool) if pixels.ndim == 2 else pixels.any(axis=2)
+    mask: npt.NDArray[np.bool_] = pixels.astype(bool) if pixels.ndim == 2 else pixels.any(axis=2)
     rows, columns = mask.shape
-    own_px = width / columns
     # each side may be rounded to whole pixels, in the mask and in the slide
-    if abs(height / own_px - rows) > 1.0 + 0.005 * rows:
+    if abs(height * columns / width - rows) > 1.0 + 0.005 * rows:
         raise InputError(
             f"the mask {path} ({columns} by {rows} px) doesn't have the proportions of the slide "
             f"({width} by {height} px); give a mask of the whole slide"
         )
+    return mask
+
+
+def _from_image(
+    path: Path, width: int, height: int, px_level0: float
+) -> tuple[npt.NDArray[np.uint8], float]:
+    mask = read_mask_image(path, width, height)
+    rows, columns = mask.shape
+    own_px = width / columns
     if own_px > px_level0:
         times = math.ceil(own_px / px_level0)
         return mask.repeat(times, axis=0).repeat(times, axis=1).astype(np.uint8), own_px / times
