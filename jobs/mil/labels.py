@@ -82,7 +82,7 @@ class LabelTable:
         )
 
     def require_two_classes(self) -> None:
-    """Raise InputError unless not all slides are labelled alike."""
+        """Raise InputError unless not all slides are labelled alike."""
         kinds = sorted(set(self.labels))
         if len(kinds) > 1:
             return
