@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+from store_schema.errors import InputError
 
 TaskKind: TypeAlias = Literal["multiclass", "multilabel"]
 BagLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # logits (C,), target → scalar
@@ -34,8 +37,47 @@ class SlideOutput(NamedTuple):
     attention_logits: Tensor
 
 
+@dataclass(frozen=True)
+class SlideModelConfig:
+    """What every slide model is told; the models' own configs add to it.
+
+    Attributes
+    ----------
+    n_features
+        Width of a tile's features.
+    n_classes
+        Number of logits.
+    chunk_tiles
+        Tiles that are worked on at once; larger bags go through in chunks, to the same result.
+
+    Raises
+    ------
+    InputError
+        If a count is below 1, or a share (a float) is not in [0, 1).
+    """
+
+    n_features: int
+    n_classes: int
+    chunk_tiles: int = 16384
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise InputError(f"{field.name} is {value}: give 1 or more.")
+            if isinstance(value, float) and not 0 <= value < 1:
+                raise InputError(f"{field.name} is {value}: give a number from 0 to below 1.")
+
+
 class SlideModel(nn.Module, ABC):
-    """Base of the slide models; one a file, its config dataclass beside it."""
+    """Base of the slide models; one a file, its config dataclass beside it.
+
+    ``learns_attention`` says whether the attention decides what the bag's logits see; where it does
+    not, an attention that is uniform, or on one tile, is nothing to warn of.
+    """
+
+    config: SlideModelConfig
+    learns_attention: ClassVar[bool] = True
 
     @abstractmethod
     def forward(self, bag: Tensor) -> SlideOutput:
@@ -60,6 +102,10 @@ class SlideModel(nn.Module, ABC):
             The loss on bag logits that the user chose.
         """
         return bag_loss(output.logits, target)
+
+    def instance_probabilities(self, instance_logits: Tensor, task: TaskKind) -> Tensor:
+        """Turn instance logits (N, C) into probabilities the way the model means them."""
+        return probabilities(instance_logits, task)
 
 
 def probabilities(logits: Tensor, task: TaskKind) -> Tensor:
