@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -307,7 +307,7 @@ def _some_of(part: BagPart, positions: npt.NDArray[np.int64]) -> Bag:
 
 
 def _read(bag: Bag) -> npt.NDArray[np.floating]:
-    features = bag.load()
+    features = cast("npt.NDArray[np.floating]", bag.load())
     row = first_not_finite(features)
     if row is not None:
         tile = row if bag.tiles is None else int(bag.tiles[row])

@@ -39,8 +39,10 @@ def unit_range(scores: Scores) -> Scores:
     if not high > low:
         return np.zeros_like(scores)
     # in double precision: attention over many tiles differs in its last digits only
-    scaled = (scores.astype(np.float64) - low) / (float(high) - float(low))
-    return scaled.astype(np.float32)
+    scaled: Scores = ((scores.astype(np.float64) - low) / (float(high) - float(low))).astype(
+        np.float32
+    )
+    return scaled
 
 
 def weighted(attention: Scores, norms: Scores, alpha: float) -> Scores:
