@@ -181,12 +181,23 @@ def answering(client: Client) -> Iterator[None]:
     ClusterError
         The scheduler does not answer any more.
     """
+    if _is_closed(client):
+        raise ClusterError(gone(client))
     try:
         yield
     except BrokenPipeError:  # nobody reads what we print; connections of Dask raise CommClosedError
         raise
     except (ClosedClientError, OSError) as error:  # CommClosedError and TimeoutError are OSErrors
         raise ClusterError(gone(client)) from error
+    except (RuntimeError, KeyError) as error:  # what calls meet that the client is closed under
+        if not _is_closed(client):
+            raise
+        raise ClusterError(gone(client)) from error
+
+
+def _is_closed(client: Client) -> bool:
+    """Whether the client gave up: it does so itself some seconds after its scheduler has gone."""
+    return client.status in ("closing", "closed")
 
 
 def gone(client: Client) -> str:

@@ -11,7 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import Client
 
+from jobs.detached import get_job, submit
+from jobs.run_config import RunConfig
 from store_schema import open_store
 
 GRID = "64px_0.500mpp"
@@ -309,6 +312,33 @@ def test_a_detached_job_goes_on_and_can_be_followed(
     unknown = slidestream("jobs", "show", "nothing", "--scheduler", scheduler)
     assert unknown.code == 1
     assert job in unknown.err
+
+
+def test_a_job_that_breaks_off_says_why(
+    slidestream: Call, scheduler: str, slides: Path, tmp_path: Path
+) -> None:
+    with Client(scheduler, set_as_default=False) as client:
+        config = RunConfig("run", (str(slides),), "s", None, None, run_dir=str(tmp_path / "odd"))
+        job = submit(client, config)  # neither grid nor encoder: only a bug can ask for that
+
+        waited = slidestream("jobs", "wait", job, "--scheduler", scheduler, "--timeout", 60)
+
+        assert waited.code == 1
+        record = get_job(client, job)
+        assert record.state == "failed"
+        assert "Unexpected ValueError" in str(record.error)
+        log = slidestream("jobs", "logs", job, "--scheduler", scheduler).out
+        assert "Traceback" in log
+        assert "Unexpected ValueError" in log
+        stopped = slidestream("jobs", "cancel", job, "--scheduler", scheduler)
+        assert "has ended already: failed" in stopped.out
+
+        client.set_metadata(["slidestream-jobs", "odder", "state"], "running")
+        future = client.submit(divmod, 1, 0, key="job-odder", pure=False)
+        assert isinstance(future.exception(), ZeroDivisionError)
+        assert get_job(client, "odder").state == "failed"
+        assert "ZeroDivisionError" in str(get_job(client, "odder").error)
+        assert slidestream("jobs", "show", "odder", "--scheduler", scheduler).code == 0
 
 
 def test_two_runs_at_once_share_the_work(
