@@ -85,7 +85,7 @@ def _index(
     info = reader.info
     mpp = require_mpp(info)
     digest = slide_digest(source.path)
-    record = _record(source, info, mpp, digest)
+    record = slide_record(source.slide_id, source.path, info, digest)
     if store.has_traces(source.slide_id):
         # says so before any work when it is another file or mpp; makes the slide's document anew if that was lost
         store.add_slide(record, overwrite=spec.overwrite)
@@ -144,15 +144,16 @@ def _is_indexed(slide: SlideView, grid: str, provenance: dict[str, object], veri
     return there and slide.grid_attrs(grid)[names.FINGERPRINT] == fingerprint(provenance)
 
 
-def _record(source: SlideSource, info: SlideInfo, mpp: float, digest: str) -> SlideRecord:
+def slide_record(slide_id: str, path: str, info: SlideInfo, digest: str) -> SlideRecord:
+    """Return what the store is to keep of an opened slide; ``digest`` is its :func:`slide_digest`."""
     return SlideRecord(
-        slide_id=source.slide_id,
-        source=str(source.path),
+        slide_id=slide_id,
+        source=str(path),
         fingerprint=digest,
         vendor=info.vendor,
         width=info.width,
         height=info.height,
-        mpp=mpp,
+        mpp=info.mpp,
         mpp_source=info.mpp_source,
         objective_power=info.objective_power,
     )

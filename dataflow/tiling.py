@@ -58,15 +58,15 @@ def grid_geometry(info: SlideInfo, spec: GridSpec) -> GridGeometry:
     InputError
         The spec itself makes no sense, or makes too many tiles.
     """
-    check_spec(spec)
+    mpp = check_spec(spec)
     slide_mpp = require_mpp(info)
-    if spec.mpp < slide_mpp * (1 - UPSAMPLING_TOLERANCE):
+    if mpp < slide_mpp * (1 - UPSAMPLING_TOLERANCE):
         raise TooCoarseError(
-            f"{info.path}: the slide has {slide_mpp:.4g} µm/px, {spec.mpp:g} is asked for, and "
+            f"{info.path}: the slide has {slide_mpp:.4g} µm/px, {mpp:g} is asked for, and "
             f"detail can't be made up; ask for --mpp {slide_mpp:.4g} or coarser"
         )
-    tile_level0 = max(1, round(spec.tile_px * spec.mpp / slide_mpp))
-    stride_level0 = spec.stride_px * spec.mpp / slide_mpp
+    tile_level0 = max(1, round(spec.tile_px * mpp / slide_mpp))
+    stride_level0 = spec.stride_px * mpp / slide_mpp
     n_cols = _count(info.width, tile_level0, stride_level0, spec.edge)
     n_rows = _count(info.height, tile_level0, stride_level0, spec.edge)
     if n_cols * n_rows > MAX_LATTICE_TILES:
@@ -77,8 +77,8 @@ def grid_geometry(info: SlideInfo, spec: GridSpec) -> GridGeometry:
     return GridGeometry(tile_level0, stride_level0, n_rows, n_cols)
 
 
-def check_spec(spec: GridSpec) -> None:
-    """Raise InputError when a grid spec makes no sense by itself."""
+def check_spec(spec: GridSpec) -> float:
+    """Return the mpp that a grid spec asks for; InputError when the spec makes no sense by itself."""
     if spec.tile_px < 1:
         raise InputError(f"a tile of {spec.tile_px} px is too small; give at least 1")
     if not 1 <= spec.stride_px <= spec.tile_px:
@@ -86,10 +86,11 @@ def check_spec(spec: GridSpec) -> None:
             f"a stride of {spec.stride_px} px does not fit tiles of {spec.tile_px} px; "
             "give 1 up to the tile size"
         )
-    if not (math.isfinite(spec.mpp) and spec.mpp > 0):
-        raise InputError(f"--mpp {spec.mpp:g} is no size of a pixel; give a positive number of µm")
+    if spec.mpp is None or not (math.isfinite(spec.mpp) and spec.mpp > 0):
+        raise InputError(f"--mpp {spec.mpp} is no size of a pixel; give a positive number of µm")
     if not 0 <= spec.min_tissue <= 1:
         raise InputError(f"a tissue fraction of {spec.min_tissue:g} is not within 0 to 1")
+    return spec.mpp
 
 
 def lattice_corners(n: int, stride_level0: float) -> npt.NDArray[np.int32]:

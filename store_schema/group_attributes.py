@@ -188,7 +188,7 @@ _RUN: Mapping[str, _Check] = {
 }
 _SPEC = {
     "tile_px": _at_least(1),
-    "mpp": _is_positive,
+    "mpp": _or_none(_is_positive),
     "stride_px": _at_least(1),
     "edge": lambda value: value in ("drop", "pad"),
     "min_tissue": _is_number,

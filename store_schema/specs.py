@@ -81,7 +81,7 @@ class GridSpec:
     tile_px
         Side of a tile [px at ``mpp``].
     mpp
-        Requested physical pixel size [µm/px].
+        Requested physical pixel size [µm/px]; None of imported tiles of which it isn't known.
     stride_px
         Distance of neighbouring tiles [px at ``mpp``], at most ``tile_px``.
     edge
@@ -96,7 +96,7 @@ class GridSpec:
     """
 
     tile_px: int
-    mpp: float
+    mpp: float | None
     stride_px: int
     edge: EdgeMode = "drop"
     min_tissue: float = 0.0
@@ -108,7 +108,7 @@ class GridSpec:
         """Group name, e.g. ``256px_0.500mpp`` or, with overlap, ``256px_0.500mpp_s128``."""
         if self.label is not None:
             return self.label
-        base = f"{self.tile_px}px_{self.mpp:.3f}mpp"
+        base = f"{self.tile_px}px" + ("" if self.mpp is None else f"_{self.mpp:.3f}mpp")
         return base if self.stride_px == self.tile_px else f"{base}_s{self.stride_px}"
 
     def to_json(self) -> dict[str, Any]:
