@@ -1,0 +1,1 @@
+"""Judging what models say: of slides against labels, of tiles against masks."""
