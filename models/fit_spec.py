@@ -122,7 +122,10 @@ class Trainable(Protocol, Generic[B]):
     ``batches`` and everything random in it must follow from (seed, epoch) alone.
     """
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+        ...
 
     def settings(self) -> Mapping[str, object]:
         """Return what must be the same for a resume to make sense (settings, data), as JSON."""
