@@ -16,6 +16,7 @@ import dask
 import torch
 from distributed import Client, LocalCluster
 from distributed.client import ClosedClientError
+from distributed.utils import silence_logging_cmgr
 
 from store_schema.errors import ClusterError, DeviceError
 
@@ -70,6 +71,20 @@ def connect(scheduler: str | None, spec: ClusterSpec) -> Iterator[Client]:
         with embedded_cluster(spec) as cluster, Client(cluster, set_as_default=False) as client:
             yield client
     else:
+        with connected(scheduler) as client:
+            yield client
+
+
+@contextmanager
+def connected(scheduler: str) -> Iterator[Client]:
+    """Connect to a running scheduler for a while; what Dask logs of lost connections is not shown: we say it.
+
+    Parameters
+    ----------
+    scheduler
+        Address or path of a scheduler file.
+    """
+    with silence_logging_cmgr(logging.CRITICAL):
         client = connect_to(scheduler)
         try:
             yield client

@@ -24,15 +24,11 @@ _POLL_S = 1.0
 
 @contextmanager
 def _client(scheduler: str | None) -> Iterator[Client]:
-    from dataflow.cluster import answering, connect_to
+    from dataflow.cluster import answering, connected
     from jobs.background_cluster import background_address
 
-    client = connect_to(scheduler or background_address())
-    try:
-        with answering(client):
-            yield client
-    finally:
-        client.close()
+    with connected(scheduler or background_address()) as client, answering(client):
+        yield client
 
 
 @click.group(

@@ -63,7 +63,6 @@ def assert_a_sentence(answer: Answer, *parts: str) -> None:
     assert len(answer.err.strip().splitlines()[-1]) < 400
 
 
-@pytest.mark.parametrize("how", [[], ["--dry-run"], ["--detach"]])
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
@@ -87,15 +86,37 @@ def test_options_that_cannot_work(
     no_cluster: None,
     slide: Path,
     tmp_path: Path,
-    how: list[str],
     options: list[str],
     parts: list[str],
 ) -> None:
-    store = tmp_path / "s.zarr"
-
-    answer = slidestream("run", slide, "--store", store, *ENCODER, *options, *how)
+    answer = slidestream("run", slide, "--store", tmp_path / "s.zarr", *ENCODER, *options)
 
     assert_a_sentence(answer, *parts)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("how", ["--dry-run", "--detach"])
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--tile-um", "1e12"], "--tile-um"),
+        (["--features-name", "../x"], "--features-name"),
+        (["--store", "memory://x"], "workers can't see it"),
+        (["--encoder", "timm:test_resnett"], "no encoder"),
+    ],
+)
+def test_dry_runs_and_detached_jobs_are_refused_alike(
+    slidestream: Call,
+    no_cluster: None,
+    slide: Path,
+    tmp_path: Path,
+    how: str,
+    options: list[str],
+    part: str,
+) -> None:
+    answer = slidestream("run", slide, "--store", tmp_path / "s.zarr", *ENCODER, *options, how)
+
+    assert_a_sentence(answer, part)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
