@@ -23,12 +23,20 @@ cli = LazyGroup(
         "run": ("jobs.run:run", "Slides in, features out: index + encode. Resumes by itself."),
         "index": ("jobs.run:index", "Find tissue and lay the tile grids (first half of run)."),
         "encode": ("jobs.run:encode", "Encode the tiles of indexed slides (second half of run)."),
+        "mil": ("jobs.mil.commands:mil", "Slide models: train, cross-validate, report."),
         "encoders": (
             "jobs.encoders:encoders",
             "What can be used as encoder: input size, dim, licence.",
         ),
+        "heatmap": ("jobs.heatmap_command:heatmap", "Scores drawn over their slides, as pictures."),
+        "evaluate": (
+            "jobs.evaluate_command:evaluate",
+            "Predictions against labels, scores of tiles against masks.",
+        ),
         "cluster": ("jobs.cluster_commands:cluster", "A local Dask cluster in the background."),
         "jobs": ("jobs.job_commands:jobs", "Look after what was submitted with --detach."),
+        "import": ("jobs.import_commands:import_", "Bring features of CLAM or TRIDENT into a store."),
+        "select": ("jobs.select_commands:select", "Choose tiles of slides by rank."),
         "store": ("jobs.store_commands:store", "Look at and look after a store."),
         "doctor": (
             "jobs.doctor:doctor",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,8 @@ from store_schema.errors import InputError
 Scores = npt.NDArray[np.float32]
 
 
-def feature_norms(features: npt.NDArray[np.floating]) -> Scores:
-    """Return float32 (tile,), the L2 norms of features (tile, feature)."""
+def feature_norms(features: npt.NDArray[Any]) -> Scores:
+    """Return float32 (tile,), the L2 norms of float features (tile, feature)."""
     values = features.astype(np.float32, copy=False)
     norms: Scores = np.sqrt(np.einsum("tf,tf->t", values, values))
     return norms
