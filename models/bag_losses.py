@@ -22,6 +22,7 @@ from store_schema.errors import InputError
 
 LossKind: TypeAlias = Literal["ce", "focal", "ldam-drw"]
 DRW_BETA: Final = 0.9999  # of the class-balanced weights, as Cao et al. have it
+TINY: Final = 1e-12
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class _MulticlassLoss:
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         log_p = torch.log_softmax(at_least_float32(logits), -1)  # (C,)
         t = F.one_hot(target, len(log_p)) * (1 - self.smoothing) + self.smoothing / len(log_p)
-        focus = (-torch.expm1(log_p)) ** self.gamma if self.gamma else 1.0
+        focus = _power(-torch.expm1(log_p), self.gamma)
         return -(t * self.weights.to(log_p) * focus * log_p).sum()
 
 
@@ -151,9 +152,8 @@ class _MultilabelLoss:
         z = at_least_float32(logits)  # (C,)
         t = target.to(z) * (1 - self.smoothing) + self.smoothing / 2
         yes, no = F.logsigmoid(z), F.logsigmoid(-z)
-        if self.gamma:
-            yes = torch.sigmoid(-z) ** self.gamma * yes
-            no = torch.sigmoid(z) ** self.gamma * no
+        yes = _power(torch.sigmoid(-z), self.gamma) * yes
+        no = _power(torch.sigmoid(z), self.gamma) * no
         return -(t * self.weights.to(z) * yes + (1 - t) * no).mean()
 
 
@@ -171,6 +171,10 @@ class _LdamLoss:
         margin = F.one_hot(target, len(z)) * self.margins.to(z)
         cross_entropy = _MulticlassLoss(self.weights, self.smoothing, 0.0)
         return cross_entropy(self.scale * (z - margin), target)
+
+
+def _power(share: Tensor, gamma: float) -> Tensor:
+    return share.clamp(min=TINY) ** gamma  # at 0 the slope of a power below 1 is infinite
 
 
 def _inverse_frequencies(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
