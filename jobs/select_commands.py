@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -64,7 +64,12 @@ def select() -> None:
 @verbose_option
 @config_option
 def top_k(
-    k: int | None, run_dir: Path | None, device: str, as_json: bool, verbose: bool, **options: Any
+    k: int | None,
+    run_dir: Path | None,
+    device: Literal["auto", "cpu", "cuda"],
+    as_json: bool,
+    verbose: bool,
+    **options: Any,
 ) -> int:
     """Select the best tiles."""
     from jobs.mil.select import SelectConfig, select_top_k

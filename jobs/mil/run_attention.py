@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from jobs.mil.bag_sources import StoreBags
+from jobs.mil.ensemble import judges_of
 from jobs.mil.ranking import attention_score
 from jobs.mil.trained import TrainedFold, load_trained
 from models.determinism import resolve_device
 from models.predict import predict_bags
 from store_schema.bags import Bag
+from store_schema.specs import fingerprint
 
 
 @dataclass(frozen=True)
 class RunAttention:
     """Attention of the models of a run.
 
-    Where a slide is in the test fold of one of them, that one is asked: it never met the slide. Otherwise it is the
-    mean over all of them.
+    A slide that was tested in the run is judged by the models that never met it, any other by the mean of all.
 
     Attributes
     ----------
@@ -39,37 +40,48 @@ class RunAttention:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Digests of the weights, in the order of folds."""
-        return {"weights": [fold.digest for fold in self.folds]}
+        """What decides the numbers: the models, in the order of folds, and which slides each of them met."""
+        met = {
+            fold.fold: fingerprint({"test": sorted(fold.description.get("test_slide_ids", ()))})
+            for fold in self.folds
+        }
+        return {"folds": [fold.provenance for fold in self.folds], "tested": met}
 
     def attention(self, bag: Bag) -> npt.NDArray[np.floating]:
         """Return float32 (tile,), the attention over the whole slide; of attention by class the greatest."""
         source = StoreBags((bag.slide_id,), np.zeros(1, np.int64), (bag.slide_id,), ((bag,),))
-        asked = [
-            fold for fold in self.folds if bag.slide_id in fold.description["test_slide_ids"]
-        ] or self.folds
         found = [
             attention_score(prediction.attention)
-            for fold in asked
+            for fold in judges_of(self.folds, [bag.slide_id])
             for prediction in predict_bags(
                 fold.model,
                 source,
-                fold.description["task"],
-                l2_normalize=fold.description["l2_normalize"],
+                fold.task,
+                l2_normalize=bool(fold.description["l2_normalize"]),
                 device=self.device,
+                amp=bool(fold.description.get("amp", False)),
             )
         ]
-        mean: npt.NDArray[np.float32] = np.mean(found, axis=0, dtype=np.float32)
+        if len(found) == 1:
+            return found[0]
+        mean: npt.NDArray[np.float32] = np.mean(found, axis=0, dtype=np.float64).astype(np.float32)
         return mean
 
 
-def attention_of_run(run_dir: Path, device: str) -> RunAttention:
-    """Load the models of a run of ``mil train`` or ``mil cv``.
+def attention_of_run(run_dir: Path, device: Literal["auto", "cpu", "cuda"]) -> RunAttention:
+    """Load the models of a run.
+
+    Parameters
+    ----------
+    run_dir
+        Of ``mil train`` or ``mil cv``.
+    device
+        Where to compute.
 
     Raises
     ------
     ModelError
-        If there are none, or one is no checkpoint of ours.
+        If there are none, or one is damaged or no checkpoint of ours.
     DeviceError
         If the device isn't there.
     """
