@@ -316,10 +316,7 @@ def _colour_bar(
         y = top + round((1 - share) * (height - 1))
         draw.line((x + _BAR_WIDTH_PX, y, x + _BAR_WIDTH_PX + 5, y), fill=INK)
         text = _tick(low + share * (high - low), high - low)
-        shift = round(_TEXT_PX * share)  # the labels of the ends stay beside the bar
-        draw.text(
-            (x + _BAR_WIDTH_PX + 9, y - _TEXT_PX + shift - 2 * (share == 0)), text, INK, type_
-        )
+        draw.text((x + _BAR_WIDTH_PX + 9, y), text, INK, type_, anchor="lm")
 
 
 def _tick(value: float, span: float) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dataflow.ground import read_ground
 from dataflow.heatmap import LONG_SIDE_PX, HeatmapStyle, Outline, TileScores, heatmap_picture
-from dataflow.picture_parts import OUTLINE, save_png
+from dataflow.picture_parts import INK, save_png
 from jobs.evaluation.tile_truth import MaskFolder
 from jobs.score_reader import ScoreChoice, SlideScore, read_score, scored_slides
 from store_schema import names
@@ -140,7 +140,7 @@ def _tissue(score: SlideScore) -> list[Outline]:
     attrs = score.slide.run_attrs(score.grid, names.MASKS, names.TISSUE_RUN)
     mask = score.slide.raster(score.grid, names.TISSUE_RUN)[names.MASK].values
     px = float(attrs[names.PX_LEVEL0])
-    return [Outline(mask.astype(np.uint8), (px, px), OUTLINE, "tissue")]
+    return [Outline(mask.astype(np.uint8), (px, px), INK, "tissue")]
 
 
 def _lines(score: SlideScore, mpp: float | None) -> list[str]:

@@ -1,0 +1,82 @@
+"""One call of ``mil score`` in this process, with the directory that it leaves."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jobs.mil.predictions import write_predictions
+from jobs.mil.run_files import PREDICTIONS
+from jobs.mil.score import ScoreReport, score_slides
+from jobs.mil.score_inputs import ScoreSettings
+from jobs.mil.trained import load_trained
+from jobs.run_config import absolute_url, beside_store
+from jobs.run_directory import new_run_path, run_directory
+from store_schema.ids import check_name
+from store_schema.store import open_store
+
+
+@dataclass(frozen=True)
+class ScoreCall:
+    """What the command line asks for; ``run_dir`` None takes a new folder beside the store."""
+
+    store: str
+    runs: tuple[Path, ...]
+    settings: ScoreSettings
+    run_dir: Path | None = None
+
+
+def score_here(call: ScoreCall) -> tuple[ScoreReport, Path]:
+    """Score, and write ``predictions.csv``, log and metrics.
+
+    Parameters
+    ----------
+    call
+        The call.
+
+    Returns
+    -------
+    ScoreReport, Path
+        What came of it, and the run's directory.
+
+    Raises
+    ------
+    SlidestreamError
+        As of :func:`jobs.mil.trained.load_trained` and :func:`jobs.mil.score.score_slides`; nothing is written then.
+    """
+    started = time.perf_counter()
+    check_name(call.settings.name, "scores name")
+    runs = [load_trained(run) for run in call.runs]
+    store = open_store(absolute_url(call.store), mode="r+")
+    directory = call.run_dir or new_run_path(beside_store(call.store, "runs"), "mil-score")
+    settings = {**asdict(call.settings), "labels": _text(call.settings.labels)}
+    config = {
+        "command": "mil score",
+        "store": store.url,
+        "runs": [str(run) for run in call.runs],
+        **settings,
+    }
+    report = score_slides(store, runs, call.settings)
+    with run_directory(directory, config) as run:
+        write_predictions(directory / PREDICTIONS, report.class_names, report.predictions)
+        for note in report.notes:
+            run.logger.warning("%s", note)
+        for slide_id, problem in report.failed.items():
+            run.logger.error("%s: %s", slide_id, problem)
+        run.write_metrics(
+            {
+                "kind": "mil-score",
+                "scores": call.settings.name,
+                "written": len(report.written),
+                "found": len(report.found),
+                "failed": report.failed,
+                "notes": report.notes,
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+        )
+    return report, directory
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
