@@ -1,0 +1,18 @@
+"""``slidestream mil``: the group of the commands for slide models."""
+
+from __future__ import annotations
+
+from jobs.lazy_group import LazyGroup
+
+mil = LazyGroup(
+    "mil",
+    "Train slide models on the features of a store, and judge and use them.",
+    {
+        "train": ("jobs.mil.training_commands:train", "Train one model on one split."),
+        "cv": ("jobs.mil.training_commands:cv", "Cross-validate: the folds are parallel tasks."),
+        "report": (
+            "jobs.mil.report_command:report",
+            "Folds and runs together: mean ± sd, intervals, class balance, one HTML page.",
+        ),
+    },
+)
