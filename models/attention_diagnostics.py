@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -135,8 +135,7 @@ class OutputStatistics:
         """Return the epoch's values, and logits (bag, class) and targets in the order of ``add``."""
         self._flush()
         logits: npt.NDArray[np.float32] = torch.stack(self._logits).float().cpu().numpy()
-        dtype = np.int64 if self._task == "multiclass" else np.float32
-        targets: Target = np.array(self._targets, dtype)
+        targets: npt.NDArray[Any] = np.array(self._targets)  # of the source's dtype
         values = _means(self._bags)
         if self._follow:
             values.update(self._same_critical())

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.attention_diagnostics import OutputStatistics, class_counts
+from models.attention_diagnostics import OutputStatistics, Target, class_counts
 from models.bag_losses import LossSpec, make_bag_loss
 from models.bag_sampling import Draw, draw_bags
 from models.bag_source import BagSource

@@ -1,8 +1,11 @@
-"""Real stained tissue for the encoders, shipped by a dependency."""
+"""Real stained tissue for the encoders, shipped by a dependency; bags of arrays for slide models."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import skimage.data
 import torch
@@ -14,3 +17,42 @@ def tiles() -> torch.Tensor:
     image = skimage.data.immunohistochemistry()  # type: ignore[no-untyped-call]
     corners = np.random.default_rng(0).integers(0, 416, (32, 2))
     return torch.from_numpy(np.stack([image[y : y + 96, x : x + 96] for y, x in corners]))
+
+
+class ArrayBags:
+    """Bags of arrays in memory; a class shows in ``signal`` of a bag's tiles."""
+
+    def __init__(
+        self,
+        counts: Sequence[int],
+        *,
+        seed: int = 0,
+        n_features: int = 16,
+        n_tiles: tuple[int, int] = (5, 40),
+        signal: float = 0.5,
+        strength: float = 5.0,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        self.targets = np.repeat(np.arange(len(counts)), counts)
+        self.ids = [f"bag{seed}_{k}" for k in range(len(self.targets))]
+        self.groups = self.ids
+        self.n_features = n_features
+        self.lengths = rng.integers(*n_tiles, len(self.ids))
+        self.arrays: list[npt.NDArray[np.floating]] = []
+        self.loaded: list[tuple[int, npt.NDArray[np.int64] | None]] = []
+        for target, length in zip(self.targets, self.lengths, strict=True):
+            bag = rng.normal(size=(length, n_features))
+            bag[: max(1, int(signal * length)), target] += strength
+            self.arrays.append(rng.permutation(bag).astype(np.float16))
+
+    def load(
+        self, index: int, tiles: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.floating]:
+        self.loaded.append((index, tiles))
+        return self.arrays[index] if tiles is None else self.arrays[index][tiles]
+
+
+@pytest.fixture(scope="session")
+def array_bags() -> type[ArrayBags]:
+    """Return the class: bags per class → a ``BagSource``."""
+    return ArrayBags
