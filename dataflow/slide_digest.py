@@ -41,6 +41,8 @@ def slide_digest(path: str | Path) -> str:
         A file can't be read.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+        raise UnreadableSlideError(f"{path}: not a regular file; a slide must be one")
     digest = hashlib.blake2b(digest_size=16)
     try:
         companions = companion_files(path)

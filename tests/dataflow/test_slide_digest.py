@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -76,3 +77,9 @@ def test_a_dicom_slide(test_data: Path, tmp_path: Path) -> None:
     # two files of one series: whichever is given, the slide is the same
     assert slide_digest(tmp_path / "a.dcm") == slide_digest(tmp_path / "b.dcm")
     assert slide_digest(tmp_path / "a.dcm") != slide_digest(dcm)
+
+
+def test_a_pipe_in_the_place_of_a_slide_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "slide.svs")
+    with pytest.raises(UnreadableSlideError, match="not a regular file"):
+        slide_digest(tmp_path / "slide.svs")
