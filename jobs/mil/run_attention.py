@@ -64,7 +64,9 @@ class RunAttention:
         ]
         if len(found) == 1:
             return found[0]
-        mean: npt.NDArray[np.float32] = np.mean(found, axis=0, dtype=np.float64).astype(np.float32)
+        mean: npt.NDArray[np.float32] = (
+            np.stack(found).mean(axis=0, dtype=np.float64).astype(np.float32)
+        )
         return mean
 
 
