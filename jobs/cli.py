@@ -35,7 +35,10 @@ cli = LazyGroup(
         ),
         "cluster": ("jobs.cluster_commands:cluster", "A local Dask cluster in the background."),
         "jobs": ("jobs.job_commands:jobs", "Look after what was submitted with --detach."),
-        "import": ("jobs.import_commands:import_", "Bring features of CLAM or TRIDENT into a store."),
+        "import": (
+            "jobs.import_commands:import_",
+            "Bring features of CLAM or TRIDENT into a store.",
+        ),
         "select": ("jobs.select_commands:select", "Choose tiles of slides by rank."),
         "store": ("jobs.store_commands:store", "Look at and look after a store."),
         "doctor": (
