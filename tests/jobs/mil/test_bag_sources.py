@@ -11,6 +11,7 @@ from jobs.mil.bag_sources import open_cohort
 from jobs.mil.finite import first_not_finite
 from jobs.mil.labels import LabelTable
 from models.bag_source import BagSource
+from store_schema.chunks import read_blocks
 from store_schema.errors import IncompleteError, InputError, NotInStoreError
 from store_schema.store import open_store
 
@@ -79,7 +80,7 @@ def test_patients_of_several_classes(feature_store: FeatureStore) -> None:
         cohort.bags(["a", "b"], "patient")
     many = open_cohort(feature_store(FEATURES), replace(TABLE, task="multilabel"))
     np.testing.assert_array_equal(
-        many.bags(["a", "b", "c"], "patient").targets, np.float32([[1, 1], [1, 0]])
+        many.bags(["a", "b", "c"], "patient").targets, np.array([[1, 1], [1, 0]], np.float32)
     )
 
 
@@ -102,17 +103,14 @@ def test_only_the_blocks_that_hold_the_tiles_are_read(
 ) -> None:
     source = open_cohort(feature_store(FEATURES), TABLE).bags(["a", "b"], "patient")
     read: list[list[int] | None] = []
-    from store_schema import bags
-
-    real = bags.read_blocks
 
     def counted(
         objects: object, path: str, layout: object, blocks: object = None, **k: object
     ) -> object:
         read.append(None if blocks is None else list(blocks))  # type: ignore[call-overload]
-        return real(objects, path, layout, blocks, **k)  # type: ignore[arg-type]
+        return read_blocks(objects, path, layout, blocks, **k)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bags, "read_blocks", counted)
+    monkeypatch.setattr("store_schema.bags.read_blocks", counted)
     source.load(0, np.array([1, 9]))
     assert [blocks for blocks in read if blocks] == [[0, 2]]
 

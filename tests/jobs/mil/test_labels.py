@@ -45,7 +45,7 @@ def test_several_classes_a_slide(write: Write) -> None:
     table = read_label_table(write(text))
     assert table.task == "multilabel"
     assert table.merged == 1
-    np.testing.assert_array_equal(table.targets, np.float32([[1, 1], [0, 0], [0, 1]]))
+    np.testing.assert_array_equal(table.targets, np.array([[1, 1], [0, 0], [0, 1]], np.float32))
     assert table.targets.dtype == np.float32
     np.testing.assert_array_equal(table.counts, [1, 2])
     with pytest.raises(InputError, match="give a several classes"):

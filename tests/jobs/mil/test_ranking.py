@@ -24,21 +24,23 @@ def test_norms() -> None:
 
 def test_the_greatest_attention_of_any_class_counts() -> None:
     np.testing.assert_array_equal(
-        attention_score(np.array([[0.1, 0.9], [0.8, 0.1]])), np.float32([0.9, 0.8])
+        attention_score(np.array([[0.1, 0.9], [0.8, 0.1]])), np.array([0.9, 0.8], np.float32)
     )
-    np.testing.assert_array_equal(attention_score(np.array([0.1, 0.9])), np.float32([0.1, 0.9]))
+    np.testing.assert_array_equal(
+        attention_score(np.array([0.1, 0.9])), np.array([0.1, 0.9], np.float32)
+    )
 
 
 def test_unit_range() -> None:
-    np.testing.assert_allclose(unit_range(np.float32([2, 4, 3])), [0, 1, 0.5])
-    np.testing.assert_array_equal(unit_range(np.float32([7, 7])), [0, 0])
+    np.testing.assert_allclose(unit_range(np.array([2, 4, 3], np.float32)), [0, 1, 0.5])
+    np.testing.assert_array_equal(unit_range(np.array([7, 7], np.float32)), [0, 0])
     assert unit_range(np.zeros(0, np.float32)).size == 0
-    close = np.float32([0.1, np.nextafter(np.float32(0.1), np.float32(1))])
+    close = np.array([0.1, np.nextafter(np.float32(0.1), np.float32(1))], np.float32)
     np.testing.assert_array_equal(unit_range(close), [0, 1])
 
 
 def test_weighted() -> None:
-    attention, norms = np.float32([0.2, 0.0, 0.1]), np.float32([5, 15, 10])
+    attention, norms = np.array([0.2, 0.0, 0.1], np.float32), np.array([5, 15, 10], np.float32)
     np.testing.assert_allclose(weighted(attention, norms, 0.7), [0.7, 0.3, 0.5], rtol=1e-6)
     # a constant has no say
     np.testing.assert_allclose(weighted(np.full(3, 0.3, np.float32), norms, 0.7), [0, 0.3, 0.15])

@@ -31,8 +31,8 @@ def test_a_table(tmp_path: Path, text: str) -> None:
     np.testing.assert_array_equal(source.targets, [1, 0])
     np.testing.assert_array_equal(source.lengths, [2, 1])
     assert source.n_features == 2
-    np.testing.assert_array_equal(source.load(0), np.float32([[0.5, -3], [1, 2]]))
-    np.testing.assert_array_equal(source.load(0, np.array([1])), np.float32([[1, 2]]))
+    np.testing.assert_array_equal(source.load(0), np.array([[0.5, -3], [1, 2]], np.float32))
+    np.testing.assert_array_equal(source.load(0, np.array([1])), np.array([[1, 2]], np.float32))
     one = cohort.bags(["m1"])
     assert one.ids == one.groups == ("m1",)
     np.testing.assert_array_equal(one.targets, [0])
