@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from jobs.mil.predictions import read_predictions, write_predictions
 from jobs.mil.run_files import METRICS, PREDICTIONS, check_same_settings, read_metrics
 from jobs.mil.splits import Split
 from jobs.mil.train import train_fold
-from jobs.mil.train_here import check_options
+from jobs.mil.train_here import check_model, check_options
 from jobs.mil.training_progress import TrainingProgress, shown
 from jobs.progress import say
 from jobs.run_directory import RunDirectory, run_directory
@@ -98,6 +99,7 @@ def cross_validate_here(config: MilConfig, *, quiet: bool) -> dict[str, Any]:
     """
     check_options(config)
     cohort = open_bags(config.bags)
+    check_model(config, cohort)
     splits = make_splits(config.splits, cohort, config.fit.seed)
     tasks = fold_tasks(config, splits)
     directory = Path(config.run_dir)
@@ -147,7 +149,7 @@ def _all_folds(
                 found[task.fold] = metrics
                 if metrics["status"] == "failed":
                     run.logger.error("fold %d: %s", task.fold, metrics["error"]["message"])
-                    if "traceback" in metrics["error"]:
+                    if metrics["error"]["traceback"] is not None:
                         run.logger.error("%s", metrics["error"]["traceback"])
                 else:
                     run.logger.info("fold %d finished", task.fold)
@@ -246,6 +248,7 @@ def _outcome(client: Client, future: Future[Any], task: FoldTask) -> dict[str, A
     if future.status != "error":
         raise ClusterError(gone(client))
     error = future.exception()
+    trace = None
     if isinstance(error, KilledWorker):
         reason = "worker-died"
         message = "The workers that tried it died (out of memory, or killed); give --memory or fewer --workers."
@@ -253,9 +256,10 @@ def _outcome(client: Client, future: Future[Any], task: FoldTask) -> dict[str, A
         reason, message = error.reason, str(error)
     else:
         reason, message = "error", f"{type(error).__name__}: {error}"
+        trace = "".join(traceback.format_tb(future.traceback()))
     config = task.config
     metrics = failed_fold(
-        config.model, task.fold, config.splits.repeat, config.protocol, reason, message
+        config.model, task.fold, config.splits.repeat, config.protocol, reason, message, trace
     )
     task.directory.mkdir(parents=True, exist_ok=True)
     (task.directory / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")

@@ -26,7 +26,13 @@ _BIAS = 0.5  # predicted less than half, or more than twice, as often as it is t
 
 
 def failed_fold(
-    model: str, fold: int, repeat: int, protocol: str, reason: str, message: str
+    model: str,
+    fold: int,
+    repeat: int,
+    protocol: str,
+    reason: str,
+    message: str,
+    traceback: str | None = None,
 ) -> dict[str, Any]:
     """Return the metrics of a fold that came to nothing.
 
@@ -36,12 +42,14 @@ def failed_fold(
         Which one.
     reason, message
         Code and sentence of what went wrong.
+    traceback
+        Of an error that is none of ours.
     """
     return {
         "kind": FOLD_KIND,
         "schema": SCHEMA,
         "status": "failed",
-        "error": {"reason": reason, "message": message},
+        "error": {"reason": reason, "message": message, "traceback": traceback},
         "model": model,
         "fold": fold,
         "repeat": repeat,
@@ -92,6 +100,8 @@ def has_failed(fold: Mapping[str, Any]) -> bool:
     """Whether a fold gives no full result: it raised, or its test fold lacks a class."""
     if fold["status"] == "failed":
         return True
+    if fold["test"] is None:  # the split has none
+        return False
     _, actual = class_counts(fold["test"], fold["class_names"])
     return not all(actual.values())
 

@@ -314,8 +314,9 @@ def _save(
         "repeat": config.splits.repeat,
         "protocol": config.protocol,
         "leaky": config.leaky,
-        "train_slide_ids": list(split.train),
-        "val_slide_ids": list(split.val),
+        # of the published protocol the validation slides train
+        "train_slide_ids": [*split.train, *(split.val if config.leaky else ())],
+        "val_slide_ids": [] if config.leaky else list(split.val),
         "test_slide_ids": list(split.test),
     }
     save_model(checkpoint_paths(run.path)[0], model, description)

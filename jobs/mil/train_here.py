@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs.mil.cohort import make_splits, open_bags
+import torch
+
+from jobs.mil.cohort import Cohort, make_splits, open_bags
 from jobs.mil.config import MilConfig
 from jobs.mil.fold_observers import TellingObserver
 from jobs.mil.train import train_fold
 from jobs.mil.training_progress import shown
 from jobs.progress import say
+from models.slide_models import build_slide_model
 from store_schema.errors import InputError
 
 
@@ -36,6 +39,7 @@ def train_here(config: MilConfig, *, quiet: bool) -> dict[str, Any]:
     """
     check_options(config)
     cohort = open_bags(config.bags)
+    check_model(config, cohort)
     splits = make_splits(config.splits, cohort, config.fit.seed)
     fold = config.splits.fold
     if not config.splits.files and fold >= len(splits):
@@ -62,3 +66,18 @@ def check_options(config: MilConfig) -> None:
         from jobs.tensorboard import require_tensorboard
 
         require_tensorboard()
+
+
+def check_model(config: MilConfig, cohort: Cohort) -> None:
+    """Check name and settings of the model before any fold starts.
+
+    Raises
+    ------
+    ModelError, InputError
+        There is no such model, or no such setting.
+    """
+    width = cohort.bags.bags(cohort.bags.table.slide_ids[:1]).n_features
+    with torch.random.fork_rng(devices=[]):
+        build_slide_model(
+            config.model, width, len(cohort.labels.class_names), dict(config.model_settings)
+        )

@@ -55,7 +55,9 @@ def _config(command: Literal["train", "cv"], options: dict[str, Any]) -> MilConf
 
     files = options["splits"] if command == "cv" else filter(None, [options["splits"]])
     leaky = options["protocol"] == "published"
-    monitor = "val_accuracy_at_own_threshold" if leaky else options["monitor"].replace("-", "_")
+    # the protocol of the paper fixes both
+    monitor = "val_accuracy_at_own_threshold" if leaky else options["monitor"]
+    threshold = "youden" if leaky else options["threshold"]
     store = options["store"]
     return MilConfig(
         command=command,
@@ -101,7 +103,7 @@ def _config(command: Literal["train", "cv"], options: dict[str, Any]) -> MilConf
         bag_size=options["bag_size"],
         batch_size=options["batch_size"],
         l2_normalize=options["l2_normalize"],
-        threshold=options["threshold"],
+        threshold=threshold,
         protocol=options["protocol"],
         preset=options["preset"],
         plot_every=options["plot_every"],
