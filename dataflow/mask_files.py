@@ -80,7 +80,7 @@ def read_mask_image(path: Path, width: int, height: int) -> npt.NDArray[np.bool_
         raise InputError(f"the mask {path} can't be read as an image: {error}") from error
     if mode in ("RGBA", "LA"):
         pixels = pixels[..., :-1] * (pixels[..., -1:] > 0)
-    mask: npt.NDArray[np.bool_] = pixels.astype(bool) if pixels.ndim == 2 else pixels.any(axis=2)
+    mask: npt.NDArray[np.bool_] = (pixels.reshape(*pixels.shape[:2], -1) != 0).any(axis=2)
     rows, columns = mask.shape
     # each side may be rounded to whole pixels, in the mask and in the slide
     if abs(height * columns / width - rows) > 1.0 + 0.005 * rows:

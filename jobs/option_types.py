@@ -24,7 +24,7 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-class MemoryLimit(click.ParamType):
+class MemoryLimit(click.ParamType[str]):
     """Memory of a worker: ``auto``, or bytes with a unit as Dask reads them."""
 
     name = "memory"
@@ -49,7 +49,7 @@ class MemoryLimit(click.ParamType):
         return text
 
 
-class StorePlace(click.ParamType):
+class StorePlace(click.ParamType[str]):
     """Path or URL of a store."""
 
     name = "store"
