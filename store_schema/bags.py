@@ -170,13 +170,17 @@ def make_bags(
         grid = (
             grid if grid is not None else _only(pool.map(lambda s: s.grids, slides), store, "grid")
         )
+        runs = list(pool.map(lambda s: s.runs(grid, names.FEATURES), slides))
+        if wanted and not any(runs):
+            _check_grid(
+                store,
+                grid,
+                {name for found in pool.map(lambda s: s.grids, slides) for name in found},
+            )
         if features is None:
-            runs = pool.map(lambda s: s.runs(grid, names.FEATURES), slides)
-            features = _only(runs, store, "feature set")
-        elif wanted and not any(
-            features in runs for runs in pool.map(lambda s: s.runs(grid, names.FEATURES), slides)
-        ):
-            every = {name for slide in slides for name in slide.runs(grid, names.FEATURES)}
+            features = _only(iter(runs), store, "feature set")
+        elif wanted and not any(features in found for found in runs):
+            every = {name for found in runs for name in found}
             raise NotInStoreError(
                 f"{store.url} has no features {features!r} on {grid}: {near(features, sorted(every))}"
             )
@@ -219,6 +223,11 @@ def _only(known_by_slide: Iterator[list[str]], store: Store, what: str) -> str:
     if len(known) > 1:
         raise InputError(f"{store.url} has more than one {what} ({', '.join(known)}): name one")
     return known[0]
+
+
+def _check_grid(store: Store, grid: str, known: set[str]) -> None:
+    if grid not in known:
+        raise NotInStoreError(f"{store.url} has no grid {grid!r}: {near(grid, sorted(known))}")
 
 
 def _group(slide: SlideView, grid: str, features: str) -> BlockGroup | None:

@@ -109,6 +109,9 @@ def test_selection(cohort: Store) -> None:
 def test_names(cohort: Store) -> None:
     with pytest.raises(NotInStoreError, match="did you mean enc"):
         cohort.bags(features="enk")
+    for features in (None, "enc"):
+        with pytest.raises(NotInStoreError, match=f"no grid 'other': there are {GRID}"):
+            cohort.bags(features, grid="other")
     add_features(cohort["a"], "other")
     with pytest.raises(InputError, match="more than one feature set"):
         cohort.bags()
