@@ -51,7 +51,8 @@ class BagSettings:
     Attributes
     ----------
     store, features, grid, selection
-        Of the store; features and grid may be None where it has only one.
+        Of the store; features and grid may be None where it has only one. ``{fold}`` in the selection's name stands
+        for the number of a fold.
     labels
         Path of the label table.
     bags_csv
@@ -70,6 +71,11 @@ class BagSettings:
     selection: str | None = None
     bag_level: BagLevel = "slide"
     allow_incomplete: bool = False
+
+    def of_fold(self, fold: int) -> BagSettings:
+        """Return the settings of one fold: ``{fold}`` in the selection's name stands for its number."""
+        name = self.selection
+        return self if name is None else replace(self, selection=name.replace("{fold}", str(fold)))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from jobs.mil.config import LEAKY, MilConfig
 from jobs.mil.fold_metrics import CV_KIND, SCHEMA, failed_fold, summarize
 from jobs.mil.fold_observers import EPOCH_TOPIC, TellingObserver, tell_cluster
 from jobs.mil.predictions import read_predictions, write_predictions
+from jobs.mil.report import REPORT, write_report
 from jobs.mil.run_files import METRICS, PREDICTIONS, check_same_settings, read_metrics
 from jobs.mil.splits import Split
 from jobs.mil.train import train_fold
@@ -67,14 +68,11 @@ class FoldTask:
 def fold_tasks(config: MilConfig, splits: Sequence[Split]) -> list[FoldTask]:
     """Return the tasks of a cross-validation, numbered through over the repeats."""
     a_repeat = len(splits) if config.splits.files else config.splits.folds
-    return [
-        FoldTask(
-            config.for_fold(i % a_repeat, i // a_repeat, str(Path(config.run_dir) / f"fold_{i}")),
-            split,
-            i,
-        )
-        for i, split in enumerate(splits)
-    ]
+    tasks = []
+    for i, split in enumerate(splits):
+        own = config.for_fold(i % a_repeat, i // a_repeat, str(Path(config.run_dir) / f"fold_{i}"))
+        tasks.append(FoldTask(replace(own, bags=own.bags.of_fold(i)), split, i))
+    return tasks
 
 
 def cross_validate_here(config: MilConfig, *, quiet: bool) -> dict[str, Any]:
@@ -98,7 +96,7 @@ def cross_validate_here(config: MilConfig, *, quiet: bool) -> dict[str, Any]:
         Nothing can be started.
     """
     check_options(config)
-    cohort = open_bags(config.bags)
+    cohort = open_bags(config.bags.of_fold(0))
     check_model(config, cohort)
     splits = make_splits(config.splits, cohort, config.fit.seed)
     tasks = fold_tasks(config, splits)
@@ -114,11 +112,10 @@ def cross_validate_here(config: MilConfig, *, quiet: bool) -> dict[str, Any]:
     ):
         folds = _all_folds(config, tasks, run, progress, quiet=quiet)
         metrics = _aggregate(config, folds)
-        run.write_metrics(metrics)
-        _gather_predictions(directory, folds)
-    from jobs.mil.report import write_report
-
-    write_report([directory], directory)
+        if read_metrics(directory) != metrics or not (directory / REPORT).exists():
+            run.write_metrics(metrics)
+            _gather_predictions(directory, folds)
+            write_report([directory], directory)
     return {**metrics, "run_dir": config.run_dir}
 
 

@@ -22,7 +22,7 @@ def train(**options: Any) -> int:
     """Train one fold here."""
     from jobs.mil.train_here import train_here
 
-    return _finish(train_here(_config("train", options), quiet=options["as_json"]), options)
+    return _finish(train_here(config_of("train", options), quiet=options["as_json"]), options)
 
 
 @click.command(help="Cross-validate a slide model: every fold is a task of the cluster.")
@@ -31,7 +31,7 @@ def cv(**options: Any) -> int:
     """Train all folds on a cluster."""
     from jobs.mil.cv import cross_validate_here
 
-    return _finish(cross_validate_here(_config("cv", options), quiet=options["as_json"]), options)
+    return _finish(cross_validate_here(config_of("cv", options), quiet=options["as_json"]), options)
 
 
 def _finish(metrics: dict[str, Any], options: dict[str, Any]) -> int:
@@ -46,7 +46,7 @@ def _finish(metrics: dict[str, Any], options: dict[str, Any]) -> int:
     return 1 if any(has_failed(fold) for fold in folds) else 0
 
 
-def _config(command: Literal["train", "cv"], options: dict[str, Any]) -> MilConfig:
+def config_of(command: Literal["train", "cv"], options: dict[str, Any]) -> MilConfig:
     """Freeze what click parsed; nothing after this knows of options."""
     from jobs.mil.config import BagSettings, MilConfig, SplitSettings
     from jobs.run_config import ClusterSettings

@@ -1,0 +1,237 @@
+"""``mil two-pass``: attention needs a model, and a good model needs the tiles that attention would choose.
+
+Four passes break the circle: (1) select tiles by the L2 norm of their features, (2) train on them, (3) select again
+by the attention of that model and the norm, over whole slides, (4) train on that selection.
+
+What the attention of pass 3 has seen: on each split it is that of the model which pass 2 trained on the same split.
+The slides that the split holds out were seen by neither training, so nothing of their labels gets into either
+selection; the split's own training slides are ranked by a model that learned from them, as they would be in use. In a
+cross-validation each fold therefore has a selection of its own: one for all folds would rank a fold's training tiles
+by models that learned from its test slides.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from jobs.mil.config import MilConfig
+from jobs.mil.cv import cross_validate_here
+from jobs.mil.run_attention import attention_of_run
+from jobs.mil.run_files import check_same_settings
+from jobs.mil.select import AttentionSource, SelectConfig, select_top_k
+from jobs.mil.train_here import train_here
+from jobs.run_directory import run_directory
+from models.determinism import resolve_device
+from store_schema.errors import InputError, ModelError
+
+TABLE: Final = "two_pass.json"
+
+
+@dataclass(frozen=True)
+class TwoPassConfig:
+    """One call of ``mil two-pass``.
+
+    Attributes
+    ----------
+    name
+        What the selections' names begin with: ``<name>-pass1``, and ``<name>-pass3`` of a single split or
+        ``<name>-pass3-fold<i>`` of a cross-validation.
+    k, fraction
+        Tiles that a selection takes of a slide; exactly one is given.
+    alpha
+        Weight of the attention in pass 3; the norm has the rest.
+    epochs
+        Of the first and of the second training.
+    training
+        All other settings of both; its ``run_dir`` is the folder of the whole.
+    """
+
+    name: str
+    k: int | None
+    fraction: float | None
+    alpha: float
+    epochs: tuple[int, int]
+    training: MilConfig
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as a JSON-able mapping."""
+        own = {key: value for key, value in asdict(self).items() if key != "training"}
+        return {**own, **self.training.to_json(), "command": "mil two-pass"}
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """What one pass took and gave.
+
+    Attributes
+    ----------
+    number, what
+        1 to 4, and what it does.
+    seconds
+        Wall time of the session that finished it.
+    device
+        Where it computed.
+    output
+        What it left.
+    """
+
+    number: int
+    what: str
+    seconds: float
+    device: str
+    output: str
+
+
+def two_pass(
+    config: TwoPassConfig, *, quiet: bool, done: Callable[[PassRecord], None] = lambda _: None
+) -> list[PassRecord]:
+    """Select, train, select by attention, train; what is done already is left as it is.
+
+    Parameters
+    ----------
+    config
+        The call. The store must have the features; its selections of these names must be ours or not there.
+    quiet
+        No progress.
+    done
+        Is told of each pass.
+
+    Returns
+    -------
+    list of PassRecord
+        The four passes; also in ``two_pass.json`` of the run's folder.
+
+    Raises
+    ------
+    SettingsConflictError
+        The folder was begun, or a selection of that name was made, with other settings.
+    InputError
+        A slide can't be ranked, or settings make no sense.
+    ModelError
+        A fold could not be trained.
+    """
+    directory = Path(config.training.run_dir)
+    described = config.to_json()
+    check_same_settings(directory, described)
+    with run_directory(directory, described) as run:
+        records = _recorded(directory)
+
+        def record(number: int, what: str, work: Callable[[], tuple[str, str]]) -> None:
+            started = time.perf_counter()
+            device, output = work()
+            seconds = round(time.perf_counter() - started, 2)
+            # a pass that was done before did nothing now: what it took is what it took then
+            entry = records.get(number) or PassRecord(number, what, seconds, device, output)
+            records[number] = entry
+            table = [asdict(records[each]) for each in sorted(records)]
+            (directory / TABLE).write_text(json.dumps(table, indent=2) + "\n")
+            run.logger.info("pass %d: %s on %s, %.2f s", number, output, device, entry.seconds)
+            done(entry)
+
+        passes = _Passes(config, directory, quiet)
+        record(1, "select by feature norm", passes.by_norm)
+        record(2, "train on pass 1", passes.first_training)
+        record(
+            3,
+            f"select by {config.alpha:g} attention + {1 - config.alpha:g} norm",
+            passes.by_attention,
+        )
+        record(4, "train on pass 3", passes.second_training)
+        run.write_metrics({"kind": "mil-two-pass", "passes": [asdict(r) for r in records.values()]})
+    return [records[number] for number in sorted(records)]
+
+
+def _recorded(directory: Path) -> dict[int, PassRecord]:
+    path = directory / TABLE
+    if not path.exists():
+        return {}
+    try:
+        return {entry["number"]: PassRecord(**entry) for entry in json.loads(path.read_text())}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} can't be read; remove it and run the command again") from error
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """The work of the passes; each returns its device and what it left."""
+
+    config: TwoPassConfig
+    directory: Path
+    quiet: bool
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        """Names of the two selections; that of the second has a place for the fold in a cross-validation."""
+        third = "pass3" if self.config.training.command == "train" else "pass3-fold{fold}"
+        return f"{self.config.name}-pass1", f"{self.config.name}-{third}"
+
+    def by_norm(self) -> tuple[str, str]:
+        self._select(self._names[0], None)
+        return "cpu", f"selections/{self._names[0]}"
+
+    def first_training(self) -> tuple[str, str]:
+        return self._train("pass2", self._names[0], self.config.epochs[0])
+
+    def by_attention(self) -> tuple[str, str]:
+        device = self.config.training.fit.device
+        run = self.directory / "pass2"
+        folds = sorted(run.glob("fold_*"), key=lambda each: int(each.name.removeprefix("fold_")))
+        runs: Sequence[Path] = folds if self.config.training.command == "cv" else [run]
+        for number, each in enumerate(runs):
+            name = self._names[1].replace("{fold}", str(number))
+            self._select(name, attention_of_run(each, device))
+        return str(resolve_device(device)), f"selections/{self._names[1]}"
+
+    def second_training(self) -> tuple[str, str]:
+        return self._train("pass4", self._names[1], self.config.epochs[1])
+
+    def _select(self, name: str, source: AttentionSource | None) -> None:
+        config, bags = self.config, self.config.training.bags
+        if bags.store is None:
+            raise InputError("the two passes write selections: name the --store that they go to")
+        summary = select_top_k(
+            SelectConfig(
+                store=bags.store,
+                name=name,
+                rank="feature-norm" if source is None else "weighted",
+                features=bags.features,
+                grid=bags.grid,
+                alpha=config.alpha,
+                k=config.k,
+                fraction=config.fraction,
+            ),
+            source,
+        )
+        if not summary["ok"]:
+            first = summary["failures"][0]
+            raise InputError(
+                f"{len(summary['failures'])} slides could not be ranked; {first['slide_id']}: {first['message']}"
+            )
+
+    def _train(self, folder: str, selection: str, epochs: int) -> tuple[str, str]:
+        training = self.config.training
+        own = replace(
+            training,
+            bags=replace(training.bags, selection=selection),
+            fit=replace(training.fit, epochs=epochs),
+            run_dir=str(self.directory / folder),
+        )
+        if training.command == "train":
+            metrics = train_here(own, quiet=self.quiet)
+            folds = [metrics]
+        else:
+            folds = cross_validate_here(own, quiet=self.quiet)["folds"]
+        failed = [fold for fold in folds if fold["status"] == "failed"]
+        if failed:
+            raise ModelError(
+                f"{own.run_dir}: fold {failed[0]['fold']}: {failed[0]['error']['message']}"
+            )
+        aucs = [fold["test"]["auc"] for fold in folds if fold["test"] is not None]
+        known = [auc for auc in aucs if auc is not None]
+        said = f", test AUC {sum(known) / len(known):.3f}" if known else ""
+        return ", ".join(sorted({fold["device"] for fold in folds})), f"{own.run_dir}{said}"
