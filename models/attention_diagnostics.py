@@ -1,58 +1,35 @@
 """What attention and predictions of an epoch say about a training, from the outputs it made anyway.
 
-Per bag of N > 1 tiles with attention a (of a multi-class model with one attention a class: the true
-class's; of a multi-label one: each class's), averaged over the bags of an epoch:
-
-    entropy                 -Σ a log a / log N        1: uniform, 0: on one tile
-    effective instances     1 / Σ a²                  (Kish 1965)
-    top-1, top-10 mass      the sum of the 1, 10 largest a
-
-and: the share of bags whose critical tile (argmax a) is the one of the last epoch; the share of bags in
-which both streams agree (argmax of the bag's logits, argmax of the largest instance logits; multi-label:
-the share of labels); predictions per class. Warnings: ``training_warnings``.
+Averaged over the bags of an epoch: the numbers of ``attention_summary``, over bags of more than one tile (of a
+multi-class model with one attention a class: of the true class's; of a multi-label one: of each class's); the share
+of bags whose critical tile is the one of the last epoch; the share of bags in which both streams agree (argmax of the
+bag's logits, argmax of the largest instance logits; multi-label: the share of labels). And predictions per class.
+What they warn of: ``training_warnings``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.attention_summary import AttentionSummary, summarise_attention
 from models.slide_model import SlideOutput, TaskKind
 
 Target: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.float32]
 
-# Attention is fetched from the device in one piece per so many values: few waits, little memory.
-FLUSH_VALUES: Final = 1 << 20
-_TOP: Final = 10
+# Attention is fetched from the device in one piece per so many values: few waits, and what is computed
+# of a piece stays in the cache.
+FLUSH_VALUES: Final = 1 << 17
 _UNKNOWN: Final = -1
 
 
-class BagAttention(NamedTuple):
-    """The numbers of one attention over N tiles; see the module."""
-
-    entropy: float
-    effective: float
-    top1: float
-    top10: float
-
-
-def bag_attention(attention: npt.NDArray[np.floating]) -> BagAttention:
-    """Summarise an attention, float (N,) with N > 1, that sums to 1."""
-    a = attention.astype(np.float64)
-    logs = np.log(np.maximum(a, np.finfo(np.float64).tiny))  # 0 log 0 is 0
-    top = a if len(a) <= _TOP else np.partition(a, len(a) - _TOP)[-_TOP:]
-    entropy = -float(a @ logs) / math.log(len(a))
-    return BagAttention(entropy, 1 / float(a @ a), float(top.max()), float(top.sum()))
-
-
 class OutputStatistics:
-    """Gathers the outputs of one split over an epoch; looks at them at its end.
+    """Gathers the outputs of one split over an epoch; looks at them all at once.
 
     Parameters
     ----------
@@ -74,20 +51,21 @@ class OutputStatistics:
         self._class_names = class_names
         self._follow = follow
         kept = len(class_names) if task == "multilabel" else 1
-        self.critical = torch.full((n_bags, kept), _UNKNOWN)
+        self.critical: npt.NDArray[np.int64] = np.full((n_bags, kept), _UNKNOWN)
         """int64 (bag, attention) the critical tile of the last epoch that saw the bag; -1: none did."""
         self.clear()
 
     def clear(self) -> None:
         """Forget what was added since the last ``finish``; critical tiles stay."""
-        self._pending: list[Tensor] = []
+        self._attention: list[Tensor] = []
+        self._instance_logits: list[Tensor] = []
         self._pending_values = 0
         self._indices: list[int] = []
         self._targets: list[Target | np.int64] = []
         self._logits: list[Tensor] = []
-        self._streams: list[Tensor] = []
-        self._bags: list[BagAttention] = []
-        self._tops: list[list[int]] = []
+        self._streams: list[npt.NDArray[np.float32]] = []
+        self._summaries: list[AttentionSummary] = []
+        self._tops: list[npt.NDArray[np.int64]] = []
 
     def add(self, index: int, target: Target | np.int64, output: SlideOutput) -> None:
         """Take note of a bag's output, without waiting for the device.
@@ -101,75 +79,80 @@ class OutputStatistics:
         output
             Of the model.
         """
-        attention = output.attention.detach()
-        if attention.ndim == 1:
-            attention = attention.unsqueeze(1)
-        elif self._task == "multiclass":
-            attention = attention[:, int(target), None]
-        self._pending.append(attention)
-        self._pending_values += attention.numel()
         self._indices.append(index)
         self._targets.append(target)
         self._logits.append(output.logits.detach())
+        self._attention.append(output.attention.detach())
+        self._pending_values += output.attention.numel()
         if output.instance_logits is not None:
-            self._streams.append(output.instance_logits.detach().amax(0))
+            self._instance_logits.append(output.instance_logits.detach())
+            self._pending_values += output.instance_logits.numel()
         if self._pending_values >= FLUSH_VALUES:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._pending:
+        if not self._attention:
             return
-        # transposed: an attention lies in one piece, whatever the number of columns
-        flat = torch.cat([a.T.reshape(-1).float() for a in self._pending]).cpu().numpy()
-        start = 0
-        for n_tiles, n_kept in [tuple(a.shape) for a in self._pending]:
-            rows = flat[start : start + n_tiles * n_kept].reshape(n_kept, n_tiles)
-            start += rows.size
-            self._tops.append(rows.argmax(1).tolist())
-            if n_tiles > 1:
-                self._bags += [bag_attention(row) for row in rows]
-        self._pending.clear()
+        n_bags = len(self._attention)
+        lengths = np.array([len(attention) for attention in self._attention])
+        attention = _fetched(self._attention).reshape(lengths.sum(), -1)
+        if self._task == "multiclass" and attention.shape[1] > 1:
+            true_class = np.repeat(np.array(self._targets[-n_bags:]), lengths)
+            attention = attention[np.arange(len(attention)), true_class, None]
+        columns = [summarise_attention(column, lengths) for column in attention.T]
+        self._summaries += columns
+        self._tops.append(np.stack([column.critical for column in columns], 1))
+        if self._instance_logits:
+            tiles = _fetched(self._instance_logits)
+            self._streams.append(np.maximum.reduceat(tiles, np.cumsum(lengths) - lengths))
+        self._attention.clear()
+        self._instance_logits.clear()
         self._pending_values = 0
 
     def finish(self) -> tuple[dict[str, float], npt.NDArray[np.float32], Target]:
         """Return the epoch's values, and logits (bag, class) and targets in the order of ``add``."""
         self._flush()
-        logits: npt.NDArray[np.float32] = torch.stack(self._logits).float().cpu().numpy()
+        logits = torch.stack(self._logits).float().cpu().numpy()
         targets: npt.NDArray[Any] = np.array(self._targets)  # of the source's dtype
-        values = _means(self._bags)
+        values = _means(self._summaries)
         if self._follow:
             values.update(self._same_critical())
         if self._streams:
-            streams = torch.stack(self._streams).float().cpu().numpy()
+            streams = np.concatenate(self._streams)
             agree = _labels(logits, self._task) == _labels(streams, self._task)
             values["stream_agreement"] = float(agree.mean())
         said = _labels(logits, self._task)
         for what, labels in (("predicted", said), ("actual", targets)):
-            counts = _counts(labels, self._class_names)
-            values.update({f"{what}_{name}": count for name, count in counts.items()})
+            counts = class_counts(labels, len(self._class_names)).tolist()
+            for name, count in zip(self._class_names, counts, strict=True):
+                values[f"{what}_{name}"] = float(count)
         self.clear()
         return {f"{self._prefix}_{name}": value for name, value in values.items()}, logits, targets
 
     def _same_critical(self) -> dict[str, float]:
-        last = self.critical.clone()
-        same = []
-        for index, tops in zip(self._indices, self._tops, strict=True):
-            now = torch.tensor(tops).expand(last.shape[1])  # one attention for all labels: alike
-            if int(last[index, 0]) != _UNKNOWN:
-                same.append(float((last[index] == now).double().mean()))
-            self.critical[index] = now
-        return {"same_critical": float(np.mean(same))} if same else {}
+        now = np.concatenate(self._tops)  # (bag, 1) where all labels share one attention
+        last = self.critical[self._indices]
+        known = last[:, 0] != _UNKNOWN
+        self.critical[self._indices] = now
+        return {"same_critical": float((last == now)[known].mean())} if known.any() else {}
 
 
-def _means(bags: Sequence[BagAttention]) -> dict[str, float]:
-    if not bags:  # every bag has one tile: there is nothing to attend to
+def _fetched(parts: Sequence[Tensor]) -> npt.NDArray[np.float32]:
+    whole: npt.NDArray[np.float32] = torch.cat(list(parts)).float().cpu().numpy()
+    return whole
+
+
+def _means(summaries: Sequence[AttentionSummary]) -> dict[str, float]:
+    *columns, _ = (np.concatenate(column) for column in zip(*summaries, strict=True))
+    entropy, effective, top1, top10 = columns
+    several = np.isfinite(entropy)
+    if not several.any():  # every bag has one tile: there is nothing to attend to
         return {}
-    entropy, effective, top1, top10 = np.mean(np.array(bags), 0).tolist()
     return {
-        "attention_entropy": entropy,
-        "effective_instances": effective,
-        "top1_mass": top1,
-        "top10_mass": top10,
+        "attention_entropy": float(entropy[several].mean()),
+        "effective_instances": float(effective[several].mean()),
+        "top1_mass": float(top1[several].mean()),
+        "top10_mass": float(top10[several].mean()),
     }
 
 
@@ -183,8 +166,3 @@ def class_counts(labels: Target, n_classes: int) -> npt.NDArray[np.int64]:
 
 def _labels(logits: npt.NDArray[np.float32], task: TaskKind) -> Target:
     return logits.argmax(1) if task == "multiclass" else (logits > 0).astype(np.float32)
-
-
-def _counts(labels: Target, class_names: Sequence[str]) -> dict[str, float]:
-    counts = class_counts(labels, len(class_names))
-    return {name: float(count) for name, count in zip(class_names, counts, strict=True)}

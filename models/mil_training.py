@@ -194,12 +194,13 @@ class MilTraining:
 
     def state(self) -> Mapping[str, Tensor]:
         """Return the critical tiles of the last epoch."""
-        return {"train_critical": self._seen.critical, "val_critical": self._judged.critical}
+        critical = {"train_critical": self._seen.critical, "val_critical": self._judged.critical}
+        return {name: torch.from_numpy(tiles) for name, tiles in critical.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take back what ``state`` returned."""
-        self._seen.critical = state["train_critical"]
-        self._judged.critical = state["val_critical"]
+        self._seen.critical = state["train_critical"].numpy()
+        self._judged.critical = state["val_critical"].numpy()
 
     def _judge(self, loaded: LoadedBag, source: BagSource, statistics: OutputStatistics) -> Tensor:
         device = next(self.model.parameters()).device

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from models import attention_diagnostics
-from models.attention_diagnostics import OutputStatistics, bag_attention
+from models.attention_diagnostics import OutputStatistics
+from models.attention_summary import summarise_attention
 from models.slide_model import SlideOutput
 from models.training_warnings import (
     START_EPOCHS,
@@ -32,13 +33,41 @@ def one_at(tile: int, n_tiles: int = 20) -> Tensor:
 
 
 def test_attention_by_hand() -> None:
-    uniform = bag_attention(np.full(40, 1 / 40, np.float32))
-    assert uniform == pytest.approx((1, 40, 1 / 40, 10 / 40), rel=1e-6)
-    assert bag_attention(np.eye(40, dtype=np.float32)[3]) == (0, 1, 1, 1)
     halves = np.zeros(64, np.float32)
     halves[[5, 60]] = 0.5
-    assert bag_attention(halves) == pytest.approx((math.log(2) / math.log(64), 2, 0.5, 1))
-    assert bag_attention(np.array([0.25, 0.75], np.float32)).top10 == 1
+    by_hand = [  # attention; entropy, effective instances, top-1, top-10, critical tile
+        (np.full(40, 1 / 40), (1, 40, 1 / 40, 10 / 40, 0)),
+        (np.eye(40)[3], (0, 1, 1, 1, 3)),
+        (np.ones(1), (math.nan, 1, 1, 1, 0)),
+        (halves, (math.log(2) / math.log(64), 2, 0.5, 1, 5)),
+        (
+            np.array([0.25, 0.75]),
+            (-0.25 * math.log2(0.25) - 0.75 * math.log2(0.75), 1.6, 0.75, 1, 1),
+        ),
+    ]
+    bags = [attention.astype(np.float32) for attention, _ in by_hand]
+    found = summarise_attention(np.concatenate(bags), np.array([len(bag) for bag in bags]))
+    for number, (_, expected) in enumerate(by_hand):
+        assert [column[number] for column in found] == pytest.approx(expected, nan_ok=True), number
+
+
+def test_many_attentions_at_once_are_as_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.array([1, 9, 10, 11, 300, 2])
+    bags = [rng.dirichlet(np.full(n, 0.2)) for n in lengths]
+    together = summarise_attention(np.concatenate(bags), lengths)
+    for number, bag in enumerate(bags):
+        alone = summarise_attention(bag, lengths[[number]])
+        for ours, theirs in zip(together, alone, strict=True):
+            np.testing.assert_allclose(ours[number], theirs[0], rtol=1e-12)
+        assert together.critical[number] == bag.argmax()
+        assert together.top10[number] == pytest.approx(np.sort(bag)[-10:].sum())
+
+
+def test_attention_that_is_not_finite_passes_through() -> None:
+    found = summarise_attention(np.array([np.nan, np.nan, 0.5, 0.5]), np.array([2, 2]))
+    assert math.isnan(found.top1[0])
+    assert found.top1[1] == 0.5
 
 
 def test_means_leave_out_bags_of_one_tile() -> None:
