@@ -22,7 +22,12 @@ from models.determinism import repeatable, resolve_device
 from models.predict import predict_bags
 from models.prefetch import prefetched
 from store_schema import names
-from store_schema.errors import InputError, NotInStoreError, SlidestreamError
+from store_schema.errors import (
+    InputError,
+    NotInStoreError,
+    SettingsConflictError,
+    SlidestreamError,
+)
 from store_schema.labels import SEPARATOR
 from store_schema.specs import fingerprint
 from store_schema.store import Store
@@ -113,8 +118,8 @@ def score_slides(
                     raise features
                 _score(bags, index, features, runs, settings, labels, device, report)
             except SlidestreamError as error:
-                if error.fatal:
-                    raise
+                if error.fatal or isinstance(error, SettingsConflictError):
+                    raise  # it would be the same with all others
                 report.failed.update({part.slide_id: str(error) for part in bags.parts(index)})
             done(report)
     report.predictions.sort(key=lambda row: row.slide_id)
