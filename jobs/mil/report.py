@@ -32,6 +32,7 @@ from jobs.mil.run_files import PREDICTIONS, column, read_history, read_metrics
 from jobs.plots import draw_lines, draw_pr, draw_roc, new_figure, png_data_url
 from store_schema.errors import InputError, StorageError
 
+REPORT: Final = "report.html"
 _LEVEL: Final = "95 %"
 _CURVES: Final = {
     "Training loss": ("train_loss", None),
@@ -144,7 +145,7 @@ def write_report(paths: Sequence[Path], out: Path, *, resamples: int = 1000) -> 
     page = _page(runs)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "report.html").write_text(page, encoding="utf-8")
+        (out / REPORT).write_text(page, encoding="utf-8")
         with (out / "report.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows(_csv_rows(runs))

@@ -11,7 +11,7 @@ import click
 from jobs.mil.training_options import cv_options, parse_settings, train_options
 
 if TYPE_CHECKING:
-    from jobs.mil.config import MilConfig
+    from jobs.mil.config import MilConfig, ThresholdRule
 
 
 @click.command(
@@ -57,7 +57,7 @@ def config_of(command: Literal["train", "cv"], options: dict[str, Any]) -> MilCo
     leaky = options["protocol"] == "published"
     # the protocol of the paper fixes both
     monitor = "val_accuracy_at_own_threshold" if leaky else options["monitor"]
-    threshold = "youden" if leaky else options["threshold"]
+    threshold: ThresholdRule = "youden" if leaky else options["threshold"]
     store = options["store"]
     return MilConfig(
         command=command,
