@@ -61,7 +61,7 @@ class Abmil(SlideModel):
     """One attention over the tiles for all classes; no opinion of single tiles."""
 
     def __init__(self, config: AbmilConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.embed = nn.Sequential(
             nn.Linear(config.n_features, config.hidden), nn.ReLU(), nn.Dropout(config.dropout)

@@ -1,4 +1,4 @@
-"""A stored bag as the tensor that a slide model gets: on its device, each tile's features of length 1."""
+"""A stored bag as the tensor that a slide model gets: on its device, normalized as the model wants it."""
 
 from __future__ import annotations
 
@@ -19,32 +19,38 @@ _CHUNK_TILES: Final = 16384
 
 
 def bag_tensor(
-    features: npt.NDArray[np.floating], device: torch.device, *, l2_normalize: bool
+    features: npt.NDArray[np.floating], model: SlideModel, *, l2_normalize: bool
 ) -> Tensor:
-    """Return a bag on the device, in the dtype it is stored in.
+    """Return a bag on the model's device, normalized, in the dtype it is stored in.
 
-    Lengths are computed in float32. A float16 bag stays one, which rounds its values a second time
-    as storing them did the first time (2⁻¹² relative, half of the last bit), and halves the memory
-    of large bags.
+    A tile's features x become (x / ‖x‖ - mean) · scale, with the model's ``feature_mean`` and
+    ``feature_scale``, computed in float32. A float16 bag stays one, which rounds its values a second
+    time as storing them did the first time (2⁻¹² relative, half of the last bit), and halves the
+    memory of large bags.
 
     Parameters
     ----------
     features
         float16 or float32 (tile, feature); left as they are.
-    device
-        Where the model is.
+    model
+        The model it is for.
     l2_normalize
         Divide each tile's features by their Euclidean length; features that are all 0 stay so.
     """
+    mean, scale = model.feature_mean, model.feature_scale
     bag = torch.from_numpy(np.require(features, requirements=["C", "W"]))
-    on_device = bag.to(device)
-    if not l2_normalize:
+    on_device = bag.to(mean.device)
+    as_it_is = not mean.any() and bool((scale == 1).all())
+    if as_it_is and not l2_normalize:
         return on_device
     # a copy on the GPU is ours to change, the source's own array is not
     result = torch.empty_like(bag) if on_device is bag else on_device
     for start in range(0, len(bag), _CHUNK_TILES):
         rows = slice(start, start + _CHUNK_TILES)
-        result[rows] = F.normalize(on_device[rows].float(), dim=1)
+        chunk = on_device[rows].float()
+        if l2_normalize:
+            chunk = F.normalize(chunk, dim=1)
+        result[rows] = chunk if as_it_is else (chunk - mean) * scale
     return result
 
 

@@ -64,7 +64,7 @@ class Clam(SlideModel):
     """Both kinds, by ``config.multi_branch``; the instance loss is made of what forward returns."""
 
     def __init__(self, config: ClamConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config: ClamConfig = config
         n_branches = config.n_classes if config.multi_branch else 1
         self.embed = nn.Sequential(

@@ -44,7 +44,7 @@ class Dsmil(SlideModel):
     """Each class attends to the tiles that resemble its most telling one."""
 
     def __init__(self, config: DsmilConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config: DsmilConfig = config
         d, n_classes = config.n_features, config.n_classes
         self.instance = nn.Linear(d, n_classes)

@@ -17,6 +17,7 @@ from models.bag_losses import LossSpec, make_bag_loss
 from models.bag_sampling import Draw, draw_bags
 from models.bag_source import BagSource
 from models.bag_tensor import bag_tensor, check_width
+from models.feature_statistics import feature_statistics
 from models.fit_spec import FitSpec
 from models.metrics import classification_metrics, scores_of
 from models.prefetch import prefetched
@@ -50,6 +51,8 @@ class MilSpec:
         Bags a step; their losses are averaged.
     l2_normalize
         Bring each tile's features to length 1.
+    standardize
+        Then bring each feature to mean 0 and standard deviation 1 over the training tiles.
     """
 
     task: TaskKind
@@ -61,6 +64,7 @@ class MilSpec:
     bag_size: int | None = None
     batch_size: int = 1
     l2_normalize: bool = True
+    standardize: bool = True
 
     def __post_init__(self) -> None:
         if len(self.class_names) < (2 if self.task == "multiclass" else 1):
@@ -107,6 +111,10 @@ class MilTraining:
         for split, source in (("training", train), ("validation", val)):
             _check_targets(split, source, spec)
             check_width(model, source)
+        if spec.standardize:
+            mean, scale = feature_statistics(train, l2_normalize=spec.l2_normalize)
+            model.feature_mean.copy_(torch.from_numpy(mean))
+            model.feature_scale.copy_(torch.from_numpy(scale))
         self.model: SlideModel = model
         self._spec = spec
         self._fit_spec = fit_spec
@@ -204,7 +212,7 @@ class MilTraining:
 
     def _judge(self, loaded: LoadedBag, source: BagSource, statistics: OutputStatistics) -> Tensor:
         device = next(self.model.parameters()).device
-        features = bag_tensor(loaded.features, device, l2_normalize=self._spec.l2_normalize)
+        features = bag_tensor(loaded.features, self.model, l2_normalize=self._spec.l2_normalize)
         output: SlideOutput = self.model(features)
         target = source.targets[loaded.bag]
         statistics.add(loaded.bag, target, output)

@@ -19,7 +19,7 @@ class MeanPool(SlideModel):
     learns_attention = False
 
     def __init__(self, config: SlideModelConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.instance = nn.Linear(config.n_features, config.n_classes)
         xavier(self)
@@ -45,7 +45,7 @@ class MaxPool(SlideModel):
     learns_attention = False
 
     def __init__(self, config: SlideModelConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.instance = nn.Linear(config.n_features, config.n_classes)
         xavier(self)

@@ -83,7 +83,7 @@ def predict_bags(
             torch.inference_mode(),
             arithmetic(precision, "cuda" if place.type == "cuda" else "cpu"),
         ):
-            output: SlideOutput = model(bag_tensor(features, place, l2_normalize=l2_normalize))
+            output: SlideOutput = model(bag_tensor(features, model, l2_normalize=l2_normalize))
             logits = output.logits.float()
             tiles = output.instance_logits
             said = None if tiles is None else model.instance_probabilities(tiles.float(), task)

@@ -74,10 +74,21 @@ class SlideModel(nn.Module, ABC):
 
     ``learns_attention`` says whether the attention decides what the bag's logits see; where it does
     not, an attention that is uniform, or on one tile, is nothing to warn of.
+
+    ``feature_mean`` and ``feature_scale`` (float32 (d,), kept with the weights) say how features are
+    standardized before the model gets them; ``models.bag_tensor`` does it. New models leave them as
+    they are; training sets them from its bags.
     """
 
     config: SlideModelConfig
     learns_attention: ClassVar[bool] = True
+    feature_mean: Tensor
+    feature_scale: Tensor
+
+    def __init__(self, config: SlideModelConfig) -> None:
+        super().__init__()
+        self.register_buffer("feature_mean", torch.zeros(config.n_features))
+        self.register_buffer("feature_scale", torch.ones(config.n_features))
 
     @abstractmethod
     def forward(self, bag: Tensor) -> SlideOutput:

@@ -139,7 +139,7 @@ class Transmil(SlideModel):
     """
 
     def __init__(self, config: TransmilConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.embed = nn.Sequential(nn.Linear(config.n_features, config.hidden), nn.ReLU())
         self.class_token = nn.Parameter(torch.empty(1, config.hidden))

@@ -25,7 +25,13 @@ PRESETS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
     {
         # the four passes of the two-pass report: attention-based MIL on L2-normalized features; its final pass has
         # 100 epochs, the bootstrap pass is `--epochs 50`
-        "two-pass": {"model": "abmil", "epochs": 100, "l2_normalize": True, "loss": "ce"},
+        "two-pass": {
+            "model": "abmil",
+            "epochs": 100,
+            "l2_normalize": True,
+            "standardize": False,
+            "loss": "ce",
+        },
         # the re-training that the audit of the dual-stream training asks for
         "dual-stream-audit": {
             "model": "dsmil",
@@ -37,6 +43,7 @@ PRESETS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
             "label_smoothing": 0.2,
             "loss": "ce",
             "balanced_sampling": True,
+            "standardize": False,
             "amp": True,
         },
     }
@@ -120,6 +127,8 @@ class MilConfig:
         Bags per optimizer step.
     l2_normalize
         Bring each tile's features to unit length.
+    standardize
+        Then bring each feature to mean 0 and standard deviation 1 over the training tiles.
     threshold
         How the threshold of the positive class is chosen, on validation bags; ``argmax`` chooses none.
     protocol
@@ -145,6 +154,7 @@ class MilConfig:
     bag_size: int | None = None
     batch_size: int = 1
     l2_normalize: bool = True
+    standardize: bool = True
     threshold: ThresholdRule = "youden"
     protocol: Protocol = "strict"
     preset: str | None = None

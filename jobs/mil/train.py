@@ -112,6 +112,7 @@ def mil_spec(config: MilConfig, cohort: Cohort) -> MilSpec:
         bag_size=config.bag_size,
         batch_size=config.batch_size,
         l2_normalize=config.l2_normalize,
+        standardize=config.standardize,
     )
 
 

@@ -103,6 +103,7 @@ def config_of(command: Literal["train", "cv"], options: dict[str, Any]) -> MilCo
         bag_size=options["bag_size"],
         batch_size=options["batch_size"],
         l2_normalize=options["l2_normalize"],
+        standardize=options["standardize"],
         threshold=threshold,
         protocol=options["protocol"],
         preset=options["preset"],

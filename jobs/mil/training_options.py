@@ -149,6 +149,12 @@ _model_options = stack(
         help="Bring the features of each tile to unit length.",
     ),
     click.option(
+        "--standardize/--no-standardize",
+        default=True,
+        show_default=True,
+        help="Then bring each feature to mean 0 and deviation 1 over the training tiles.",
+    ),
+    click.option(
         "--bag-size",
         type=click.IntRange(1),
         help="Random tiles of each bag in a training epoch; evaluation takes all.  [default: all]",

@@ -16,13 +16,13 @@ from models.bag_sampling import draw_bags, sampling_weights
 from models.bag_source import BagSource
 from models.bag_tensor import bag_tensor
 from models.checkpoint import read_tensors
+from models.feature_statistics import feature_statistics
 from models.fit import EpochRecord, FitResult, FitSpec, fit
 from models.mil_training import MilSpec, MilTraining
 from models.predict import predict_bags
 from models.slide_models import build_slide_model
 from store_schema.errors import InputError, ModelError, SettingsConflictError
 
-CPU = torch.device("cpu")
 SPEC = MilSpec("multiclass", ("normal", "tumor"), "abmil", {"hidden": 16, "attention": 8})
 
 
@@ -169,7 +169,8 @@ def test_normalized_in_the_stored_dtype_and_the_source_is_left_alone() -> None:
     stored = np.random.default_rng(0).normal(2, 3, (40_000, 24)).astype(np.float16)
     stored[7] = 0
     before = stored.copy()
-    bag = bag_tensor(stored, CPU, l2_normalize=True)
+    model = build_slide_model("mean", 24, 2)
+    bag = bag_tensor(stored, model, l2_normalize=True)
     np.testing.assert_array_equal(stored, before)
     assert bag.dtype == torch.float16
     exact = stored.astype(np.float64)
@@ -177,14 +178,40 @@ def test_normalized_in_the_stored_dtype_and_the_source_is_left_alone() -> None:
         np.arange(len(exact)) != 7
     ]
     np.testing.assert_allclose(bag.double().numpy(), exact, rtol=2**-11, atol=2**-24)
-    assert torch.equal(bag_tensor(stored, CPU, l2_normalize=False), torch.from_numpy(stored))
+    assert torch.equal(bag_tensor(stored, model, l2_normalize=False), torch.from_numpy(stored))
+
+
+def test_features_are_standardized_by_the_training_tiles_and_the_model_keeps_how(
+    array_bags: MakeBags,
+) -> None:
+    train, val = array_bags([6, 6], seed=1), array_bags([3, 3], seed=2)
+    job = training(SPEC, FitSpec(), train, val)
+    tiles = np.concatenate([train.load(i) for i in range(len(train.ids))]).astype(np.float64)
+    tiles /= np.linalg.norm(tiles, axis=1, keepdims=True)
+    mean, deviation = tiles.mean(axis=0), tiles.std(axis=0)
+    first = val.load(0).astype(np.float64)
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    bag = bag_tensor(val.load(0), job.model, l2_normalize=True)
+    np.testing.assert_allclose(bag.numpy(), (first - mean) / deviation, rtol=2e-3, atol=2e-3)
+    state = job.model.state_dict()
+    np.testing.assert_allclose(state["feature_mean"].numpy(), mean, rtol=1e-5, atol=1e-7)
+    plain = training(replace(SPEC, standardize=False), FitSpec(), train, val)
+    assert torch.equal(plain.model.state_dict()["feature_scale"], torch.ones(16))
+
+
+def test_a_feature_that_never_varies_in_training_is_not_blown_up(array_bags: MakeBags) -> None:
+    train = array_bags([4, 4])
+    for index in range(len(train.ids)):
+        train.load(index)[:, 3] = 0
+    statistics = feature_statistics(train, l2_normalize=False)
+    assert statistics.scale[3] <= 10 * np.median(statistics.scale) * 1.2
 
 
 def test_multilabel_training(array_bags: MakeBags, tmp_path: Path) -> None:
     train, val = array_bags([6, 6, 6], seed=1), array_bags([3, 3, 3], seed=2)
     for source in (train, val):
         source.targets = np.eye(3, dtype=np.float32)[source.targets]  # type: ignore[misc]
-    spec = MilSpec("multilabel", tuple("abc"), "dsmil")
+    spec = MilSpec("multilabel", tuple("abc"), "dsmil", standardize=False)
     fit_spec = FitSpec(epochs=10, lr=3e-3, monitor="val_auc", mode="max")
     job = training(spec, fit_spec, train, val)
     assert fit(job, fit_spec, tmp_path).best_value > 0.9

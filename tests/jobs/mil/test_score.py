@@ -42,7 +42,6 @@ FEATURES = {
     slide_id: np.random.default_rng(seed).normal(size=(n_tiles, DIM)).astype(np.float16)
     for seed, (slide_id, n_tiles) in enumerate(COUNTS.items())
 }
-CPU = torch.device("cpu")
 
 
 def make_fold(
@@ -79,7 +78,7 @@ def make_fold(
 
 def say(model: SlideModel, slide_id: str) -> SlideOutput:
     with torch.inference_mode():
-        output: SlideOutput = model(bag_tensor(FEATURES[slide_id], CPU, l2_normalize=True))
+        output: SlideOutput = model(bag_tensor(FEATURES[slide_id], model, l2_normalize=True))
         return output
 
 
@@ -222,7 +221,7 @@ def test_patients_are_judged_whole(feature_store: FeatureStore, tmp_path: Path) 
     assert report.written == ["a", "d", "b"]  # the whole of patient p
     together = np.concatenate([FEATURES["a"], FEATURES["d"]])
     with torch.inference_mode():
-        output = model(bag_tensor(together, CPU, l2_normalize=True))
+        output = model(bag_tensor(together, model, l2_normalize=True))
     np.testing.assert_array_equal(stored(url, "a")["attention"], output.attention[:11])
     np.testing.assert_array_equal(stored(url, "d")["attention"], output.attention[11:])
     rows = {row.slide_id: row for row in report.predictions}
@@ -240,7 +239,7 @@ def test_incomplete_features(feature_store: FeatureStore, tmp_path: Path) -> Non
     found = stored(url, "a")["attention"].values
     there = np.r_[0:4, 8:11]
     with torch.inference_mode():
-        output = model(bag_tensor(FEATURES["a"][there], CPU, l2_normalize=True))
+        output = model(bag_tensor(FEATURES["a"][there], model, l2_normalize=True))
     np.testing.assert_array_equal(found[there], output.attention)
     assert np.isnan(found[4:8]).all()
 
