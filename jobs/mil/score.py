@@ -66,7 +66,7 @@ def score_slides(
     store: Store,
     runs: Sequence[Sequence[TrainedFold]],
     settings: ScoreSettings,
-    done: Callable[[ScoreReport], None] = lambda _: None,
+    done: Callable[[int, int], None] = lambda _, __: None,
 ) -> ScoreReport:
     """Judge whole slides in eval mode and write what was said; a slide that can't be scored stops no other.
 
@@ -82,7 +82,7 @@ def score_slides(
     settings
         The rest.
     done
-        Is told after each bag.
+        Is told after each bag: how many are judged, of how many.
 
     Raises
     ------
@@ -112,7 +112,8 @@ def score_slides(
     device = resolve_device(settings.device)
     todo = [i for i in range(len(bags)) if not _is_there(bags, i, runs, settings, labels, report)]
     with repeatable(device, settings.threads):
-        for index, features in zip(todo, prefetched(todo, lambda i: _load(bags, i)), strict=True):
+        loaded = prefetched(todo, lambda i: _load(bags, i))
+        for n_done, (index, features) in enumerate(zip(todo, loaded, strict=True), start=1):
             try:
                 if isinstance(features, SlidestreamError):
                     raise features
@@ -121,7 +122,7 @@ def score_slides(
                 if error.fatal or isinstance(error, SettingsConflictError):
                     raise  # it would be the same with all others
                 report.failed.update({part.slide_id: str(error) for part in bags.parts(index)})
-            done(report)
+            done(n_done, len(todo))
     report.predictions.sort(key=lambda row: row.slide_id)
     return report
 

@@ -106,7 +106,7 @@ def score(
         threads,
     )
     call = ScoreCall(store, tuple(run.expanduser().absolute() for run in runs), settings, run_dir)
-    report, directory = score_here(call)
+    report, directory = score_here(call, quiet=as_json)
     if as_json:
         click.echo(json.dumps(_summary(report, settings.name, directory), indent=2))
     else:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from jobs.mil.predictions import write_predictions
 from jobs.mil.run_files import PREDICTIONS
 from jobs.mil.score import ScoreReport, score_slides
 from jobs.mil.score_inputs import ScoreSettings
 from jobs.mil.trained import load_trained
+from jobs.progress import say
 from jobs.run_config import absolute_url, beside_store
 from jobs.run_directory import new_run_path, run_directory
 from store_schema.ids import check_name
 from store_schema.store import open_store
+
+_LINE_EVERY_S: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -27,13 +32,15 @@ class ScoreCall:
     run_dir: Path | None = None
 
 
-def score_here(call: ScoreCall) -> tuple[ScoreReport, Path]:
+def score_here(call: ScoreCall, *, quiet: bool = True) -> tuple[ScoreReport, Path]:
     """Score, and write ``predictions.csv``, log and metrics.
 
     Parameters
     ----------
     call
         The call.
+    quiet
+        No lines about how far it is.
 
     Returns
     -------
@@ -57,7 +64,8 @@ def score_here(call: ScoreCall) -> tuple[ScoreReport, Path]:
         "runs": [str(run) for run in call.runs],
         **settings,
     }
-    report = score_slides(store, runs, call.settings)
+    say_progress = (lambda _, __: None) if quiet else _lines()
+    report = score_slides(store, runs, call.settings, say_progress)
     with run_directory(directory, config) as run:
         write_predictions(directory / PREDICTIONS, report.class_names, report.predictions)
         for note in report.notes:
@@ -76,6 +84,19 @@ def score_here(call: ScoreCall) -> tuple[ScoreReport, Path]:
             }
         )
     return report, directory
+
+
+def _lines() -> Callable[[int, int], None]:
+    """Return what says how far the scoring is, every ten seconds."""
+    last = time.monotonic()
+
+    def tell(n_done: int, n_total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > _LINE_EVERY_S:
+            last = time.monotonic()
+            say(f"{n_done} of {n_total} bags scored")
+
+    return tell
 
 
 def _text(path: Path | None) -> str | None:
