@@ -224,11 +224,9 @@ def test_cv_on_a_cluster_gives_the_bits_of_one_by_one(
         run_dir=str(tmp_path / "alone"),
     )
     splits = make_splits(config.splits, open_bags(cohort), 0)
-    for task in fold_tasks(config, splits)[
-        1:3
-    ]:  # the last of the first repeat, the first of the second
-        train_fold(task.config, task.split, task.fold, task.directory)
-        assert results(task.directory) == results(run / f"fold_{task.fold}")
+    task = fold_tasks(config, splits)[1]
+    train_fold(task.config, task.split, task.fold, task.directory)
+    assert results(task.directory) == results(run / "fold_1")
 
     metrics = json.loads((run / "metrics.json").read_text())
     aucs = [fold["test"]["auc"] for fold in metrics["folds"]]
@@ -247,7 +245,7 @@ def test_cv_on_a_cluster_gives_the_bits_of_one_by_one(
         "--run-dir", tmp_path / "train",
     )  # fmt: skip
     assert alone.code == 0, alone.err
-    assert results(tmp_path / "train")[2] == results(run / "fold_2")[2]
+    assert results(tmp_path / "train")[1:3] == results(run / "fold_2")[1:3]
 
     before = (run / "report.html").stat().st_mtime_ns
     again = slidestream(*arguments)
