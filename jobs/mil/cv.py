@@ -232,7 +232,7 @@ def run_folds(
 
 
 def _train_on_worker(task: FoldTask) -> dict[str, Any]:
-    telling = TellingObserver(task.fold, task.config.fit.epochs, tell_cluster)
+    telling = TellingObserver(task.fold, task.config.fit.epochs, tell_cluster, task.config.leaky)
     with _ONE_AT_A_TIME:
         return train_fold(task.config, task.split, task.fold, task.directory, [telling])
 

@@ -85,11 +85,14 @@ class TellingObserver:
         Which fold, and how many epochs it has at the most.
     tell
         Takes the event.
+    leaky
+        Whether what is called validation is the test fold.
     """
 
     fold: int
     epochs: int
     tell: Callable[[dict[str, Any]], None]
+    leaky: bool = False
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Tell of an epoch."""
@@ -100,6 +103,7 @@ class TellingObserver:
                 "epochs": self.epochs,
                 "text": epoch_text(record),
                 "best": record.is_best,
+                "leaky": self.leaky,
             }
         )
 

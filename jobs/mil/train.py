@@ -93,6 +93,8 @@ def train_fold(
     with run_directory(directory, described) as run:
         for note in cohort.bags.notes():
             run.logger.warning("%s", note)
+        if config.leaky:
+            run.logger.warning("%s; it is what the epochs call val", LEAKY)
         write_splits(directory / SPLITS, split)
         metrics = _train(config, cohort, bags, split, fold, run, observers, started)
         run.write_metrics(metrics)

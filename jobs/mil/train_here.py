@@ -49,7 +49,7 @@ def train_here(config: MilConfig, *, quiet: bool) -> dict[str, Any]:
             say(f"note: {note}")
     split = splits[0] if config.splits.files else splits[fold]
     with shown(1, config.fit.epochs, quiet=quiet) as progress:
-        telling = TellingObserver(fold, config.fit.epochs, progress.epoch)
+        telling = TellingObserver(fold, config.fit.epochs, progress.epoch, config.leaky)
         metrics = train_fold(config, split, fold, Path(config.run_dir), [telling])
     return {**metrics, "run_dir": config.run_dir}
 

@@ -189,6 +189,8 @@ def test_the_published_protocol_is_labelled_leaky(
     )  # fmt: skip
     assert answer.code == 0, answer.err
     assert "LEAKY" in answer.out
+    assert [line for line in answer.err.splitlines() if "LEAKY" not in line] == []
+    assert "LEAKY" in (run / "run.log").read_text()
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["leaky"] is True
     assert "LEAKY" in metrics["note"]
