@@ -90,9 +90,9 @@ class Bar:
 def epoch_line(event: dict[str, Any]) -> str:
     """Write an epoch as one line."""
     best = " (best)" if event["best"] else ""
-    return (
-        f"fold {event['fold']} epoch {event['epoch'] + 1}/{event['epochs']}{best}: {event['text']}"
-    )
+    leaky = " (LEAKY: val is the test fold)" if event["leaky"] else ""
+    at = f"fold {event['fold']} epoch {event['epoch'] + 1}/{event['epochs']}"
+    return f"{at}{best}{leaky}: {event['text']}"
 
 
 def fold_line(metrics: dict[str, Any]) -> str:
