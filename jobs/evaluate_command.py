@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from jobs.option_types import FiniteRange
+from jobs.option_types import SEED_RANGE, FiniteRange
 from jobs.options import config_option, json_option, stack, verbose_option
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ _truth = stack(
         help="Decide anew at this probability.  [default: decisions as they were made]",
     ),
     click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap."),
+    click.option("--seed", type=SEED_RANGE, default=0, show_default=True, help="Of the bootstrap."),
 )
 
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 import click
 
 TILE_PX_RANGE: Final = (8, 8192)  # smaller is no tile, larger does not fit a batch
+# scikit-learn's generators take 32 bits, and repeats count up from it
+SEED_RANGE: Final = click.IntRange(0, 2**31 - 1)
 _LEAST_MEMORY: Final = 2**28  # a worker that has loaded torch needs about as much
 
 

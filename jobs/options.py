@@ -49,8 +49,8 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
 
 
 def _checked_value(file: Path, key: object, param: click.Parameter, item: object) -> object:
-    """Return what YAML holds for an option if click can make something of it: one word, number or switch."""
-    if param.nargs == -1:
+    """Return what YAML holds for an option if click can make something of it: words, numbers or a switch."""
+    if param.nargs != 1 or param.multiple:
         items = item if isinstance(item, list) else [item]
         return [_scalar(file, key, each, flag=False) for each in items]
     return _scalar(file, key, item, flag=isinstance(param, click.Option) and param.is_flag)

@@ -127,13 +127,19 @@ def scored_slides(store: Store, choice: ScoreChoice, slide_ids: Sequence[str]) -
     every = [store[slide_id] for slide_id in store.slides]
     found = [slide for slide in every if scored_grid(slide, choice) is not None]
     if not found:
-        known = sorted(
-            {run for s in every for grid in s.grids for run in s.runs(grid, names.SCORES)}
-        )
-        raise NotInStoreError(
-            f"{store.url} has no scores {choice.run!r}: {near(choice.run, known)}"
-        )
+        raise NotInStoreError(_lacking(store.url, every, choice))
     return found
+
+
+def _lacking(where: str, slides: Sequence[SlideView], choice: ScoreChoice) -> str:
+    """Say that slides don't have a run, and what they have: runs, or grids with that run."""
+    runs_of = {
+        (grid, run) for s in slides for grid in s.grids for run in s.runs(grid, names.SCORES)
+    }
+    grids = sorted({grid for grid, run in runs_of if run == choice.run})
+    if choice.grid is not None and grids:
+        return f"{where} has no scores {choice.run!r} on the grid {choice.grid!r}: {near(choice.grid, grids)}"
+    return f"{where} has no scores {choice.run!r}: {near(choice.run, sorted({run for _, run in runs_of}))}"
 
 
 def read_score(
@@ -159,10 +165,7 @@ def read_score(
     """
     grid = scored_grid(slide, choice)
     if grid is None:
-        known = sorted({run for each in slide.grids for run in slide.runs(each, names.SCORES)})
-        raise NotInStoreError(
-            f"slide {slide.slide_id} has no scores {choice.run!r}: {near(choice.run, known)}"
-        )
+        raise NotInStoreError(_lacking(f"slide {slide.slide_id}", [slide], choice))
     group = slide.block_group(grid, names.SCORES, choice.run)
     array = choice.array if choice.array is not None else next(iter(group.arrays))
     if array not in group.arrays:

@@ -100,7 +100,14 @@ def build_slide_model(
             raise InputError(f"{name} has no setting '{key}': {near(key, list(known))}.")
         else:
             values[key] = _checked(name, key, value, known[key])
-    return entry.model(entry.config(**values))  # type: ignore[arg-type]  # checked above
+    config = entry.config(**values)  # type: ignore[arg-type]  # checked above
+    try:
+        return entry.model(config)
+    except RuntimeError as error:  # torch has no other for a tensor that memory can't hold
+        raise InputError(
+            f"A {name} model of these settings can't be built ({str(error).partition(chr(10))[0]}): ask for a "
+            "smaller one."
+        ) from error
 
 
 def _checked(model: str, key: str, value: object, kind: type) -> object:

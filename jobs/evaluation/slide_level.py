@@ -22,8 +22,6 @@ from store_schema.store import Store
 
 SplitChoice: TypeAlias = Literal["test", "val", "train", "all"]
 
-_SUM_TOLERANCE = 1e-3  # of probabilities that exclude each other
-
 
 @dataclass(frozen=True)
 class SlideEvaluation:
@@ -124,7 +122,7 @@ def evaluate_slides(
     InputError
         There is nothing to judge, or the table of labels makes no sense or has other classes.
     """
-    task = _task(predictions)
+    task = predictions.task
     kept = [row for row in predictions.rows if split in ("all", row.split or "test")]
     without_label: list[str] = []
     unpredicted: set[str] = set()
@@ -156,12 +154,6 @@ def evaluate_slides(
         tuple(sorted(unpredicted)),
         len(predictions.rows) - len(kept) - len(without_label),
     )
-
-
-def _task(predictions: Predictions) -> TaskKind:
-    """Tell the task by the probabilities: those of classes that exclude each other sum to 1."""
-    sums = predictions.probabilities.sum(axis=1)
-    return "multiclass" if bool(np.all(np.abs(sums - 1) < _SUM_TOLERANCE)) else "multilabel"
 
 
 def _labelled(row: Prediction, table: LabelTable) -> Prediction:

@@ -151,13 +151,7 @@ class StoreCohort:
     @property
     def features_fingerprint(self) -> str | None:
         """Digest of what made the features, whatever the slide; None where that is not the same on all slides."""
-        own = {"slide", names.GRID_MADE_BY}
-        found = {
-            fingerprint(
-                {k: v for k, v in bag.group.attrs[names.PROVENANCE].items() if k not in own}
-            )
-            for bag in self.slides.values()
-        }
+        found = {made_by_fingerprint(bag) for bag in self.slides.values()}
         return found.pop() if len(found) == 1 else None
 
     def notes(self) -> list[str]:
@@ -168,9 +162,17 @@ class StoreCohort:
             (self.empty, "slides have no tiles and are left out"),
         )
         notes = [f"{len(ids)} {what}: {some(ids)}" for ids, what in counted if ids]
+        notes += self.partial_notes()
         if self.table.merged:
             notes.append(f"{self.table.merged} lines of the labels repeat others")
         return notes
+
+    def partial_notes(self) -> list[str]:
+        """Return which slides have part of their features only, in at most one sentence."""
+        found = [_how_far(bag) for bag in self.slides.values() if bag.partial]
+        return [f"{len(found)} slides have part of their features only: {some(found)}"] * bool(
+            found
+        )
 
     def bags(self, slide_ids: Sequence[str], level: BagLevel = "slide") -> StoreBags:
         """Return the bags of some slides, in their order.
@@ -219,6 +221,13 @@ class StoreCohort:
         )
 
 
+def made_by_fingerprint(bag: Bag) -> str:
+    """Return a digest of what made a slide's features, the slide itself left out."""
+    own = {"slide", names.GRID_MADE_BY}
+    made_by = bag.group.attrs[names.PROVENANCE]
+    return fingerprint({key: value for key, value in made_by.items() if key not in own})
+
+
 def open_cohort(
     store_url: str,
     table: LabelTable,
@@ -250,7 +259,10 @@ def open_cohort(
     NotInStoreError, InputError
         If there are no such features, on any slide or on any labelled one, or they differ in width.
     """
-    bags = open_store(store_url).bags(
+    store = open_store(store_url)
+    if set(store.slides).isdisjoint(table.slide_ids):
+        raise InputError(_strangers(store_url, table, store.slides))
+    bags = store.bags(
         features,
         grid,
         labels=dict.fromkeys(table.slide_ids, ""),
@@ -267,8 +279,10 @@ def open_cohort(
     full = {bag.slide_id: bag for bag in bags if len(bag)}
     if not full:
         raise InputError(
-            f"no labelled slide has features in {store_url}: the table names {some(table.slide_ids) or 'none'}, "
-            f"the store has others ({some(bags.unlabelled) or 'none'})"
+            f"none of the {len(bags)} labelled slides with features in {store_url} has a tile: index them with less "
+            "--min-tissue, or label others"
+            if bags
+            else _strangers(store_url, table, bags.unlabelled)
         )
     _check_widths(list(full.values()))
     some_bag = next(iter(full.values()))
@@ -280,6 +294,13 @@ def open_cohort(
         bags.absent,
         bags.unlabelled,
         tuple(bag.slide_id for bag in bags if not len(bag)),
+    )
+
+
+def _strangers(store_url: str, table: LabelTable, others: Sequence[str]) -> str:
+    return (
+        f"no labelled slide has features in {store_url}: the table names {some(table.slide_ids) or 'none'}, "
+        f"the store has others ({some(others) or 'none'}); write slide ids as the store does"
     )
 
 

@@ -131,7 +131,7 @@ def _all_folds(
     found: dict[int, dict[str, Any]] = {}
     for task in tasks:
         metrics = read_metrics(task.directory)
-        if metrics is not None and metrics["status"] == "finished":
+        if metrics is not None and metrics.get("status") == "finished":
             # checks settings, data and split, and returns at once
             found[task.fold] = train_fold(task.config, task.split, task.fold, task.directory)
             progress.fold(found[task.fold])

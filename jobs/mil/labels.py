@@ -137,6 +137,7 @@ def read_label_table(
     _check_counts(path, rows, classes, task)
     found = {name for named in classes for name in named}
     names = tuple(class_names) if class_names is not None else tuple(sorted_classes(found))
+    _check_spelling(path, found)
     unknown = sorted(found - set(names))
     if unknown or len(set(names)) < len(names):
         raise InputError(
@@ -166,6 +167,21 @@ def sorted_classes(found: Iterable[str]) -> list[str]:
 
 def _is_whole(name: str) -> bool:
     return name.removeprefix("-").isdecimal()
+
+
+def _check_spelling(path: str | os.PathLike[str], found: Iterable[str]) -> None:
+    """Refuse numbers that are written in two ways: 1 and 1.0 would be two classes."""
+    spelled: dict[float, str] = {}
+    for name in sorted(found):
+        try:
+            number = float(name)
+        except ValueError:
+            continue
+        other = spelled.setdefault(number, name)
+        if other != name:
+            raise InputError(
+                f"labels {path} have the classes {other} and {name}, which are the same number: write it in one way"
+            )
 
 
 def _check_counts(

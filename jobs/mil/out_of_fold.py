@@ -11,6 +11,8 @@ import numpy.typing as npt
 from jobs.mil.predictions import Prediction
 from models.metrics import bootstrap_intervals, classification_metrics, scores_of
 from models.slide_model import TaskKind
+from store_schema.errors import InputError
+from store_schema.labels import some
 
 # of probabilities; all others are of what was predicted, since each fold has its own threshold
 _OF_PROBABILITIES = ("auc", "average_precision", "ece")
@@ -64,7 +66,14 @@ def _one_hot(said: Sequence[str], class_names: Sequence[str]) -> npt.NDArray[np.
     number = {name: i for i, name in enumerate(class_names)}
     marks = np.zeros((len(said), len(class_names)))
     for row, text in enumerate(said):
-        marks[row, [number[name] for name in text.split(";") if name]] = 1
+        named = [name for name in text.split(";") if name]
+        unknown = [name for name in named if name not in number]
+        if unknown:
+            raise InputError(
+                f"the predictions are of the classes {some(class_names, 8)}, and a slide is said to be {unknown[0]!r}: "
+                "give --labels that name the classes so"
+            )
+        marks[row, [number[name] for name in named]] = 1
     return marks
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from store_schema.errors import InputError, StorageError
 
+if TYPE_CHECKING:
+    from models.slide_model import TaskKind
+
 _PROBABILITY: Final = "probability_"
+_SUM_TOLERANCE: Final = 1e-3  # of probabilities that exclude each other
 _COLUMNS: Final = ("slide_id", "patient_id", "label", "predicted", "fold", "split")
 
 
@@ -61,6 +65,12 @@ class Predictions:
         shape = (len(self.rows), len(self.class_names))
         return np.array([row.probabilities for row in self.rows], dtype=float).reshape(shape)
 
+    @property
+    def task(self) -> TaskKind:
+        """The task, told by the probabilities: those of classes that exclude each other sum to 1."""
+        off = np.abs(self.probabilities.sum(axis=1) - 1)
+        return "multiclass" if bool(np.all(off < _SUM_TOLERANCE)) else "multilabel"
+
 
 def write_predictions(path: Path, class_names: Sequence[str], rows: Iterable[Prediction]) -> None:
     """Write the table: the columns of :class:`Prediction`, and ``probability_<class>`` for each class.
@@ -93,33 +103,60 @@ def read_predictions(path: Path) -> Predictions:
     Raises
     ------
     InputError
-        The file can't be read, or lacks columns, or a probability is no number.
+        The file can't be read, or lacks columns, a slide or a probability, or has one twice.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             columns, found = tuple(table.fieldnames or ()), list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"the predictions {path} can't be read: {error}") from error
+    except OSError as error:
+        raise InputError(
+            f"the predictions {path} can't be read ({error.strerror}): check the path, or finish the run"
+        ) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"the predictions {path} can't be read as CSV ({error}): save them as UTF-8"
+        ) from error
     classes = tuple(
         name.removeprefix(_PROBABILITY) for name in columns if name.startswith(_PROBABILITY)
     )
-    if "slide_id" not in columns or not classes:
+    if "slide_id" not in columns or not classes or len(set(columns)) < len(columns):
         raise InputError(
-            f"the predictions {path} need the columns slide_id and {_PROBABILITY}<class> for each class"
+            f"the predictions {path} need the columns slide_id and {_PROBABILITY}<class> for each class, each once"
         )
-    rows = []
+    rows: dict[tuple[str, str, str], Prediction] = {}
     for line, row in enumerate(found, start=2):
         try:
             values = tuple(float(row[f"{_PROBABILITY}{name}"] or "") for name in classes)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"{path}, line {line}: a probability is missing or no number"
+                f"{path}, line {line}: a probability is missing or no number; check the line"
             ) from error
-        text = {column: row.get(column) or "" for column in _COLUMNS}
-        predicted = text.pop("predicted") or classes[int(np.argmax(values))]
-        rows.append(Prediction(probabilities=values, predicted=predicted, **text))
-    return Predictions(classes, tuple(rows))
+        if not all(0 <= value <= 1 for value in values):
+            raise InputError(
+                f"{path}, line {line}: a probability is not within 0 to 1; check the line"
+            )
+        text = {column: (row.get(column) or "").strip() for column in _COLUMNS}
+        key = text["slide_id"], text["fold"], text["split"]
+        if not text["slide_id"] or key in rows:
+            what = f"slide {text['slide_id']} is there twice" if text["slide_id"] else "no slide"
+            raise InputError(f"{path}, line {line}: {what}; give one line a slide and fold")
+        rows[key] = Prediction(probabilities=values, **text)
+    read = Predictions(classes, tuple(rows.values()))
+    return Predictions(classes, tuple(_decided(row, read) for row in read.rows))
+
+
+def _decided(row: Prediction, table: Predictions) -> Prediction:
+    """Fill in what a row predicts where it doesn't say; of a multi-label task that may be no class at all."""
+    if row.predicted:
+        return row
+    said = predicted_name(
+        np.array(row.probabilities),
+        table.class_names,
+        multilabel=table.task == "multilabel",
+        threshold=None,
+    )
+    return replace(row, predicted=said)
 
 
 def predicted_name(

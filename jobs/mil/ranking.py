@@ -71,7 +71,7 @@ def how_many(n_tiles: int, k: int | None, fraction: float | None) -> int:
             f"--fraction {fraction:g} is not a part of the tiles: give more than 0, up to 1"
         )
     # 0.07 * 100 is a little more than 7
-    return min(n_tiles, math.ceil(round(fraction * n_tiles, 6)))
+    return min(n_tiles, max(1, math.ceil(round(fraction * n_tiles, 6))))
 
 
 def top_k(scores: Scores, k: int) -> npt.NDArray[np.int32]:

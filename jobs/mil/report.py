@@ -28,7 +28,7 @@ from jobs.mil.fold_metrics import (
 from jobs.mil.fold_plots import draw_confusions, rankings
 from jobs.mil.out_of_fold import interval_text, pooled_metrics, truth_of
 from jobs.mil.predictions import Prediction, read_predictions
-from jobs.mil.run_files import PREDICTIONS, column, read_history, read_metrics
+from jobs.mil.run_files import PREDICTIONS, TWO_PASS, column, read_history, read_metrics
 from jobs.plots import draw_lines, draw_pr, draw_roc, new_figure, png_data_url
 from store_schema.errors import InputError, StorageError
 
@@ -100,10 +100,12 @@ def read_run(path: Path, *, resamples: int = 1000, seed: int = 0) -> Run:
     """
     metrics = read_metrics(path)
     kind = None if metrics is None else metrics.get("kind")
-    if metrics is None or kind not in (FOLD_KIND, CV_KIND):
-        raise InputError(
-            f"{path} is no finished run of `mil train` or `mil cv`; name the folder that such a run printed."
-        )
+    whole = metrics is not None and (kind == FOLD_KIND or metrics.get("folds"))
+    if metrics is None or kind not in (FOLD_KIND, CV_KIND) or not whole:
+        hint = "name the folder that such a run printed"
+        if (path / TWO_PASS).exists():
+            hint = "it is one of `mil two-pass`: name pass2 or pass4 in it"
+        raise InputError(f"{path} is no finished run of `mil train` or `mil cv`; {hint}.")
     folds = [metrics] if kind == FOLD_KIND else metrics["folds"]
     places = {
         fold["fold"]: path if kind == FOLD_KIND else path / f"fold_{fold['fold']}" for fold in folds

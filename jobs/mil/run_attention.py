@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from jobs.mil.bag_sources import StoreBags
+from jobs.mil.bag_sources import StoreBags, made_by_fingerprint
 from jobs.mil.ensemble import judges_of
 from jobs.mil.ranking import attention_score
 from jobs.mil.trained import TrainedFold, load_trained
 from models.determinism import resolve_device
 from models.predict import predict_bags
 from store_schema.bags import Bag
+from store_schema.errors import InputError
 from store_schema.specs import fingerprint
 
 
@@ -48,7 +49,20 @@ class RunAttention:
         return {"folds": [fold.provenance for fold in self.folds], "tested": met}
 
     def attention(self, bag: Bag) -> npt.NDArray[np.floating]:
-        """Return float32 (tile,), the attention over the whole slide; of attention by class the greatest."""
+        """Return float32 (tile,), the attention over the whole slide; of attention by class the greatest.
+
+        Raises
+        ------
+        InputError
+            The slide's features were made otherwise than those that a model was trained on.
+        """
+        made_by = made_by_fingerprint(bag)
+        for fold in self.folds:
+            if fold.features.get("fingerprint") not in (None, made_by):
+                raise InputError(
+                    f"{bag.group.path} was made otherwise (encoder, weights, stain …) than what {fold.directory} was "
+                    "trained on: name the features of the training with --features"
+                )
         source = StoreBags((bag.slide_id,), np.zeros(1, np.int64), (bag.slide_id,), ((bag,),))
         found = [
             attention_score(prediction.attention)

@@ -19,6 +19,7 @@ HISTORY: Final = "history.jsonl"
 METRICS: Final = "metrics.json"
 PREDICTIONS: Final = "predictions.csv"
 SPLITS: Final = "splits.csv"
+TWO_PASS: Final = "two_pass.json"
 
 # what a run directory may be entered again with, since no result follows from it; splits are compared as such
 _FREE: Final = (
@@ -94,11 +95,22 @@ def write_history(directory: Path, history: Iterable[EpochRecord]) -> None:
 
 
 def read_history(directory: Path) -> list[dict[str, Any]]:
-    """Return the epochs that ``history.jsonl`` holds, none where there is no such file."""
+    """Return the epochs that ``history.jsonl`` holds, none where there is no such file.
+
+    Raises
+    ------
+    InputError
+        The file is damaged.
+    """
     path = directory / HISTORY
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}): restore it, or remove it to go without its curves."
+        ) from error
 
 
 def column(history: Sequence[Mapping[str, Any]], name: str) -> list[float | None]:

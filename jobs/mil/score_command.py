@@ -95,7 +95,7 @@ def score(
     if name is None and len(runs) > 1:
         raise InputError("several runs are averaged: name the result with --name")
     settings = ScoreSettings(
-        name or runs[0].absolute().name,
+        runs[0].absolute().name if name is None else name,
         features,
         grid,
         slides,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs.mil.bag_sources import StoreCohort, open_cohort
+from jobs.mil.bag_sources import StoreCohort, made_by_fingerprint, open_cohort
 from jobs.mil.labels import LabelTable
 from jobs.mil.trained import TrainedFold
 from store_schema.errors import InputError, NotInStoreError
@@ -114,7 +114,9 @@ def check_features(cohort: StoreCohort, trained: TrainedFold) -> None:
     wanted = trained.features.get("fingerprint")
     if wanted is not None:
         others = [
-            slide_id for slide_id in cohort.table.slide_ids if _made_by(cohort, slide_id) != wanted
+            slide_id
+            for slide_id in cohort.table.slide_ids
+            if made_by_fingerprint(cohort.slides[slide_id]) != wanted
         ]
         if others:
             raise InputError(
@@ -131,13 +133,6 @@ def check_features(cohort: StoreCohort, trained: TrainedFold) -> None:
         )
 
 
-def _made_by(cohort: StoreCohort, slide_id: str) -> str | None:
-    one = StoreCohort(
-        cohort.table, {slide_id: cohort.slides[slide_id]}, cohort.grid, cohort.features
-    )
-    return one.features_fingerprint
-
-
 def left_out(cohort: StoreCohort, trained: TrainedFold) -> list[str]:
     """Say which slides are left out, and what is wrong with the models, in sentences."""
     notes = []
@@ -146,6 +141,7 @@ def left_out(cohort: StoreCohort, trained: TrainedFold) -> list[str]:
         notes.append(f"{len(ids)} slides have no features {cohort.features}: {some(ids)}")
     if cohort.empty:
         notes.append(f"{len(cohort.empty)} slides have no tiles: {some(cohort.empty)}")
+    notes += cohort.partial_notes()
     if trained.leaky:
         notes.append(
             f"LEAKY: epoch and threshold of {trained.directory} were chosen on its test slides"

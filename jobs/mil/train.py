@@ -87,7 +87,7 @@ def train_fold(
     check_same_settings(directory, described)
     _check_same_split(directory, split, cohort)
     finished = read_metrics(directory)
-    if finished is not None and finished["status"] == "finished":
+    if finished is not None and finished.get("status") == "finished":
         return finished
     bags = fold_bags(config, cohort, split)
     with run_directory(directory, described) as run:

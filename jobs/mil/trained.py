@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+from jobs.mil.model_description import check_description
+from jobs.mil.run_files import TWO_PASS, read_metrics
 from models.checkpoint import load_description, load_weights
 from models.fit import checkpoint_paths
 from models.slide_model import SlideModel, TaskKind
@@ -131,36 +133,41 @@ def load_trained(run_dir: Path) -> list[TrainedFold]:
     unfinished = [
         each.name for each in folds if not checkpoint_paths(each)[0].with_suffix(".json").is_file()
     ]
+    if not folds and (run_dir / TWO_PASS).exists():
+        raise ModelError(f"{run_dir} is a run of `mil two-pass`: name pass2 or pass4 in it")
     if not folds or unfinished:
         what = f"unfinished folds ({', '.join(unfinished)})" if folds else "no trained model"
         raise ModelError(
             f"{run_dir} has {what}: run `mil train` or `mil cv` with this --run-dir again to finish it"
+        )
+    # a slide would be judged by the models that are left, as if it had been in none of their test folds
+    metrics = read_metrics(run_dir) or {}
+    there = {each.name for each in folds}
+    lost = [
+        f"{_FOLD}{f['fold']}"
+        for f in metrics.get("folds", ())
+        if f"{_FOLD}{f['fold']}" not in there
+    ]
+    if lost:
+        raise ModelError(
+            f"{run_dir} has lost {', '.join(lost)}: restore what is missing, or run `mil cv` with this --run-dir "
+            "again to train it anew"
         )
     return [_load(checkpoint_paths(each)[0]) for each in folds]
 
 
 def _load(path: Path) -> TrainedFold:
     description: Mapping[str, Any] = load_description(path)
-    try:
-        if description["kind"] != "mil":
-            raise ModelError(
-                f"{path} is a model of kind {description['kind']!r}: give the run of a slide model"
-            )
-        model = build_slide_model(
-            description["model"],
-            description["n_features"],
-            len(description["class_names"]),
-            description["model_config"],
-        )
-        fold = TrainedFold(path.parent, description, model)
-        fold.provenance  # noqa: B018  # complain now of what is missing
-    except (KeyError, TypeError) as error:
-        raise ModelError(
-            f"the description beside {path} is damaged ({error} is missing or garbled): restore it, or train again"
-        ) from error
+    check_description(description, str(path))
+    model = build_slide_model(
+        description["model"],
+        description["n_features"],
+        len(description["class_names"]),
+        description["model_config"],
+    )
     load_weights(model, path)
     model.eval()
-    return fold
+    return TrainedFold(path.parent, description, model)
 
 
 def check_alike(folds: Sequence[TrainedFold]) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from jobs.mil.config import PRESETS, Setting
-from jobs.option_types import FiniteRange, MemoryLimit, StorePlace
+from jobs.option_types import SEED_RANGE, FiniteRange, MemoryLimit, StorePlace
 from jobs.options import config_option, json_option, scheduler_option, stack, verbose_option
 from store_schema.errors import InputError
 
@@ -204,7 +204,13 @@ _fit_options = stack(
         show_default=True,
         help="published: best epoch and threshold of the TEST fold, as some papers do. Leaky.",
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of folds and training."),
+    click.option(
+        "--seed",
+        type=SEED_RANGE,
+        default=0,
+        show_default=True,
+        help="Of folds and training.",
+    ),
     click.option(
         "--threads",
         type=click.IntRange(1),

@@ -17,19 +17,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from jobs.mil.config import MilConfig
 from jobs.mil.cv import cross_validate_here
 from jobs.mil.run_attention import attention_of_run
-from jobs.mil.run_files import check_same_settings
+from jobs.mil.run_files import TWO_PASS, check_same_settings
 from jobs.mil.select import AttentionSource, SelectConfig, select_top_k
 from jobs.mil.train_here import train_here
 from jobs.run_directory import run_directory
 from models.determinism import resolve_device
-from store_schema.errors import InputError, ModelError
-
-TABLE: Final = "two_pass.json"
+from store_schema.errors import InputError, ModelError, SettingsConflictError
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def two_pass(
             entry = records.get(number) or PassRecord(number, what, seconds, device, output)
             records[number] = entry
             table = [asdict(records[each]) for each in sorted(records)]
-            (directory / TABLE).write_text(json.dumps(table, indent=2) + "\n")
+            (directory / TWO_PASS).write_text(json.dumps(table, indent=2) + "\n")
             run.logger.info("pass %d: %s on %s, %.2f s", number, output, device, entry.seconds)
             done(entry)
 
@@ -147,7 +145,7 @@ def two_pass(
 
 
 def _recorded(directory: Path) -> dict[int, PassRecord]:
-    path = directory / TABLE
+    path = directory / TWO_PASS
     if not path.exists():
         return {}
     try:
@@ -209,6 +207,10 @@ class _Passes:
         )
         if not summary["ok"]:
             first = summary["failures"][0]
+            if first["reason"] == SettingsConflictError.reason:
+                raise SettingsConflictError(
+                    f"the selection {name} is there already, made with other settings: choose another --name"
+                )
             raise InputError(
                 f"{len(summary['failures'])} slides could not be ranked; {first['slide_id']}: {first['message']}"
             )

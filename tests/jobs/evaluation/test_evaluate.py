@@ -268,12 +268,29 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
         ("slide_id,label\n", "probability_<class>"),
         ("slide_id,probability_x\ns,much\n", "line 2"),
         ("slide_id,probability_x\ns\n", "line 2"),
+        ("slide_id,probability_x\ns,nan\n", "line 2: a probability is not within 0 to 1"),
+        ("slide_id,probability_x\ns,0.1\ns,0.2\n", "line 3: slide s is there twice"),
+        ("slide_id,probability_x\n,0.1\n", "line 2: no slide"),
+        ("slide_id,probability_x,probability_x\n", "each once"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=message):
             read_predictions(path)
     with pytest.raises(InputError, match="can't be read"):
         read_predictions(tmp_path / "none.csv")
+
+
+def test_no_class_at_all_stays_so(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    rows = (Prediction("a", (0.1, 0.4), "", "x"), Prediction("b", (0.9, 0.8), "x;y", "x;y"))
+    write_predictions(path, ["x", "y"], rows)
+    assert read_predictions(path).rows == rows
+
+
+def test_labels_of_other_classes_in_the_predictions() -> None:
+    rows = (Prediction("a", (0.4, 0.6), "t", "odd"), Prediction("b", (0.9, 0.1), "n", "n"))
+    with pytest.raises(InputError, match="classes n, t, and a slide is said to be 'odd'"):
+        evaluate_slides(Predictions(("n", "t"), rows), None, resamples=5)
 
 
 def test_what_probabilities_come_to() -> None:

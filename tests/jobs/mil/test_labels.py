@@ -92,6 +92,7 @@ def test_an_order_that_is_given(write: Write) -> None:
             "slide_id,label,patient_id\na,1,p\na,1,q\n",
             r"give 1 slide two patients: a \(p, q\)",
         ),
+        ("slide_id,label\na,1\nb,0\nc,1.0\n", "classes 1 and 1.0, which are the same number"),
     ],
 )
 def test_tables_that_make_no_sense(write: Write, text: str, words: str) -> None:

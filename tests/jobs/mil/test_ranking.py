@@ -63,6 +63,7 @@ def test_top_k(values: list[float], k: int) -> None:
         (0, 3, None, 0),
         (100, None, 0.07, 7),
         (10, None, 0.01, 1),
+        (10, None, 1e-300, 1),
         (10, None, 1.0, 10),
         (0, None, 0.5, 0),
     ],

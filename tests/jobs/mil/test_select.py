@@ -131,7 +131,9 @@ def test_settings_that_make_no_sense(feature_store: FeatureStore) -> None:
         select_top_k(SelectConfig(url, "x", k=1, grid="32px", features="enc"))
 
 
-def save_fold(directory: Path, seed: int, test_slide_ids: list[str]) -> None:
+def save_fold(
+    directory: Path, seed: int, test_slide_ids: list[str], fingerprint: str | None = None
+) -> None:
     torch.manual_seed(seed)
     model = build_slide_model("dsmil", 5, 2, {})
     description = {
@@ -142,7 +144,12 @@ def save_fold(directory: Path, seed: int, test_slide_ids: list[str]) -> None:
         "class_names": ["0", "1"],
         "n_features": 5,
         "l2_normalize": True,
+        "features": {"name": "enc", "grid": GRID, "fingerprint": fingerprint},
+        "threshold": None,
+        "bag_level": "slide",
         "fold": seed,
+        "train_slide_ids": [],
+        "val_slide_ids": [],
         "test_slide_ids": test_slide_ids,
     }
     directory.mkdir(parents=True)
@@ -164,6 +171,18 @@ def test_attention_of_a_run(feature_store: FeatureStore, tmp_path: Path) -> None
     assert not np.array_equal(both[0], both[1])
     digests = [fold["weights"] for fold in run.provenance["folds"]]
     assert len(set(digests)) == 2
+
+
+def test_attention_over_features_of_another_making(
+    feature_store: FeatureStore, tmp_path: Path
+) -> None:
+    url = feature_store(FEATURES)
+    save_fold(tmp_path / "run", 0, [], fingerprint="of another encoder")
+    source = attention_of_run(tmp_path / "run", "cpu")
+    summary = select_top_k(SelectConfig(url, "x", rank="attention", k=1), source)
+    assert summary["slides"]["complete"] == sum(len(each) == 0 for each in FEATURES.values())
+    assert all("made otherwise" in failure["message"] for failure in summary["failures"])
+    assert summary["failures"]
 
 
 def test_the_command(

@@ -360,6 +360,7 @@ def test_labels_that_make_no_sense_are_one_sentence(
         (("--model", "dsmli"), "dsmil"),
         (("--set", "hiden=3"), "hidden"),
         (("--set", "hidden"), "NAME=VALUE"),
+        (("--set", "hidden=99999999999"), "can't be built"),
         (("--features", "encoder"), "enc"),
         (("--fold", 7), "no fold 7"),
         (("--bags-csv", "bags.csv"), "exclude each other"),
@@ -386,6 +387,28 @@ def test_report_of_what_is_no_run_is_refused(slidestream: Slidestream, tmp_path:
     answer = slidestream("mil", "report", tmp_path)
     assert answer.code == 1
     assert "no finished run" in answer.err
+
+
+def test_settings_of_the_model_in_a_config_file(
+    slidestream: Slidestream, cohort: BagSettings, tmp_path: Path
+) -> None:
+    config = tmp_path / "mil.yaml"
+    for text, sentence in (("[hidden=4, hiden=5]", "'hiden'"), ("hiden=5", "'hiden'")):
+        config.write_text(f"set: {text}\n")
+        answer = slidestream(
+            "mil", "train", "--store", cohort.store, "--labels", cohort.labels, "--config", config
+        )
+        assert answer.code == 1
+        assert sentence in answer.err
+
+
+def test_a_damaged_history_is_named_by_the_report(slidestream: Slidestream, tmp_path: Path) -> None:
+    metrics = {"kind": "mil-fold", "fold": 0, "status": "finished"}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "history.jsonl").write_text('{"epoch": 0')
+    answer = slidestream("mil", "report", tmp_path)
+    assert answer.code == 1
+    assert "history.jsonl is damaged" in answer.err
 
 
 def test_a_training_split_without_a_class_is_refused(cohort: BagSettings, tmp_path: Path) -> None:
