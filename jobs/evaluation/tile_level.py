@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from jobs.evaluation.tile_truth import MaskFolder
+from jobs.evaluation.truth import Truth, open_truth
 from jobs.score_reader import ScoreChoice, SlideScore, read_score, scored_slides
 from models.metrics import roc_auc
 from store_schema.errors import SlidestreamError
@@ -111,14 +111,14 @@ def evaluate_tiles(store: Store, settings: TileSettings) -> TileEvaluation:
     InputError
         There is no such folder of masks.
     """
-    folder = MaskFolder.of(settings.masks)
+    known = open_truth(settings.masks)
     slides = scored_slides(store, settings.choice, settings.slides)
     judged, without, problems = [], [], dict[str, str]()
     every: list[tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]] = []
     for slide in slides:
         try:
             score = read_score(slide, settings.choice)
-            truth = tile_truth(score, folder, settings)
+            truth = tile_truth(score, known, settings)
         except SlidestreamError as error:
             problems[slide.slide_id] = str(error)
             continue
@@ -142,16 +142,13 @@ def evaluate_tiles(store: Store, settings: TileSettings) -> TileEvaluation:
 
 
 def tile_truth(
-    score: SlideScore, folder: MaskFolder, settings: TileSettings
+    score: SlideScore, truth: Truth, settings: TileSettings
 ) -> npt.NDArray[np.bool_] | None:
     """Return which tiles are positive, bool (tile,); None where nothing is known of the slide."""
-    record = score.slide.record
-    mask = folder.read(record.slide_id, record.width, record.height)
-    if mask is None:
-        negative = settings.without_mask == "negative"
-        return np.zeros(len(score.table), dtype=bool) if negative else None
-    fraction = mask.fraction(score.table.x, score.table.y, score.tile_level0)
-    return fraction > settings.positive_from
+    found = truth.tiles(score.slide.record, score.table, score.tile_level0, settings.positive_from)
+    if found is None and settings.without_mask == "negative":
+        return np.zeros(len(score.table), dtype=bool)
+    return found
 
 
 def tile_metrics(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dataflow.mask_files import read_mask_file, read_mask_image
 from store_schema.errors import InputError
+from store_schema.specs import SlideRecord, TileTable
 
 _GEOJSON = (".geojson", ".json")
 _POLYGON_SIDE_PX = 4096  # polygons are drawn this large, or at level 0 where that is smaller
@@ -146,3 +147,16 @@ class MaskFolder:
             return TruthMask(drawn.astype(bool), (px, px))
         mask = read_mask_image(found[0], width, height)
         return TruthMask(mask, (width / mask.shape[1], height / mask.shape[0]))
+
+    def mask(self, record: SlideRecord) -> TruthMask | None:
+        """Return where a slide is positive; see :class:`jobs.evaluation.truth.Truth`."""
+        return self.read(record.slide_id, record.width, record.height)
+
+    def tiles(
+        self, record: SlideRecord, table: TileTable, tile_level0: int, positive_from: float
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return which tiles are positive; see :class:`jobs.evaluation.truth.Truth`."""
+        mask = self.mask(record)
+        if mask is None:
+            return None
+        return mask.fraction(table.x, table.y, tile_level0) > positive_from
