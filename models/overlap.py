@@ -139,9 +139,9 @@ def _f1(counts: Sweep) -> npt.NDArray[np.float64]:
 
 
 def _youden(counts: Sweep) -> npt.NDArray[np.float64]:
-    sensitivity: npt.NDArray[np.float64] = counts.tp / max(counts.n_positive, 1)
-    false_alarms: npt.NDArray[np.float64] = counts.fp / max(counts.n_negative, 1)
-    return sensitivity - false_alarms
+    sensitivity = counts.tp / np.float64(max(counts.n_positive, 1))
+    false_alarms = counts.fp / np.float64(max(counts.n_negative, 1))
+    return np.subtract(sensitivity, false_alarms)
 
 
 METRICS: Final[Mapping[str, Callable[[Sweep], npt.NDArray[np.float64]]]] = MappingProxyType(
