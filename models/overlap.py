@@ -135,7 +135,8 @@ def _iou(counts: Sweep) -> npt.NDArray[np.float64]:
 
 
 def _f1(counts: Sweep) -> npt.NDArray[np.float64]:
-    return 2 * counts.tp / np.maximum(counts.tp + counts.fp + counts.n_positive, 1)
+    tp = counts.tp.astype(np.float64)
+    return 2 * tp / np.maximum(tp + counts.fp + counts.n_positive, 1)
 
 
 def _youden(counts: Sweep) -> npt.NDArray[np.float64]:
