@@ -1,4 +1,4 @@
-"""``slidestream evaluate``: predictions against labels, scores of tiles against masks."""
+"""``slidestream evaluate``: predictions against labels, scores of tiles against a truth."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _truth = stack(
         help="CSV with the columns slide_id, label[, patient_id].  [default: labels of the predictions]",
     ),
     click.option(
-        "--masks",
+        "--truth",
         type=_path,
-        help="Folder of masks named after the slides, of any scale: judges tiles.",
+        help="Folder of masks or annotations named after the slides, of any scale: judges tiles.",
     ),
     click.option(
         "--positive-from",
@@ -46,11 +46,11 @@ _truth = stack(
         help="A tile is positive if more of its area than this is.",
     ),
     click.option(
-        "--without-mask",
+        "--without-truth",
         type=click.Choice(["skip", "negative"]),
         default="skip",
         show_default=True,
-        help="Slides without a mask: leave them out, or take all of their tiles for negative.",
+        help="Slides without truth: leave them out, or take all of their tiles for negative.",
     ),
     click.option(
         "--split",
@@ -71,7 +71,7 @@ _truth = stack(
 
 @click.command(
     help="Judge predictions of slides against labels (AUC, F1 … with patient-level intervals), and scores of tiles "
-    "against masks (AUC-ROC, PR-AUC, per slide and pooled)."
+    "against a truth (AUC-ROC, PR-AUC, per slide and pooled)."
 )
 @_what
 @_truth
@@ -92,9 +92,9 @@ def evaluate(
     grid: str | None,
     slides: tuple[str, ...],
     labels: Path | None,
-    masks: Path | None,
+    truth: Path | None,
     positive_from: float,
-    without_mask: Literal["skip", "negative"],
+    without_truth: Literal["skip", "negative"],
     split: SplitChoice,
     threshold: float | None,
     resamples: int,
@@ -111,14 +111,14 @@ def evaluate(
     from jobs.score_reader import ScoreChoice
     from store_schema.store import open_store
 
-    _check_what(predictions, run, store, score, masks)
+    _check_what(predictions, run, store, score, truth)
     opened = None if store is None else open_store(absolute_url(store))
     choice = None if score is None else ScoreChoice.parse(score, class_name, grid)
     of_slides = of_tiles = None
-    if opened is not None and choice is not None and masks is not None:
-        settings = TileSettings(choice, masks, positive_from, without_mask, slides)
+    if opened is not None and choice is not None and truth is not None:
+        settings = TileSettings(choice, truth, positive_from, without_truth, slides)
         of_tiles = evaluate_tiles(opened, settings)
-    if masks is None or labels is not None:
+    if truth is None or labels is not None:
         if opened is not None and choice is not None:
             from jobs.evaluation.slide_level import predictions_of_scores
 
@@ -142,7 +142,7 @@ def _check_what(
     run: Path | None,
     store: str | None,
     score: str | None,
-    masks: Path | None,
+    truth: Path | None,
 ) -> None:
     if (store is None) != (score is None):
         raise click.UsageError("--store and --score go together.")
@@ -150,8 +150,8 @@ def _check_what(
         raise click.UsageError(
             "Name what is judged: --predictions, or --run, or --store and --score."
         )
-    if masks is not None and store is None:
-        raise click.UsageError("--masks judges tiles: name their scores with --store and --score.")
+    if truth is not None and store is None:
+        raise click.UsageError("--truth judges tiles: name their scores with --store and --score.")
 
 
 def _read(predictions: Path | None, run: Path | None) -> Predictions:

@@ -56,9 +56,9 @@ score_options = stack(
     help="Opacity of the overlay.",
 )
 @click.option(
-    "--masks",
+    "--truth",
     type=click.Path(path_type=Path),
-    help="Folder of truth masks, named after the slides, to outline.",
+    help="Folder of masks or annotations, named after the slides, to outline.",
 )
 @json_option
 @verbose_option
@@ -74,7 +74,7 @@ def heatmap(
     limits: tuple[float, float] | None,
     cmap: str,
     alpha: float,
-    masks: Path | None,
+    truth: Path | None,
     as_json: bool,
     verbose: bool,
 ) -> int:
@@ -90,7 +90,7 @@ def heatmap(
         ScoreChoice.parse(score, class_name, grid),
         out,
         slides,
-        masks,
+        truth,
         HeatmapStyle(cmap, alpha, percentile, limits),
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 from dataflow.ground import read_ground
 from dataflow.heatmap import LONG_SIDE_PX, HeatmapStyle, Outline, TileScores, heatmap_picture
 from dataflow.picture_parts import INK, save_png
-from jobs.evaluation.tile_truth import MaskFolder
+from jobs.evaluation.truth import Truth, open_truth
 from jobs.score_reader import ScoreChoice, SlideScore, read_score, scored_slides
 from store_schema import names
 from store_schema.errors import SlidestreamError
@@ -36,8 +36,8 @@ class HeatmapSettings:
         Folder of the pictures, ``<slide id>.png``.
     slides
         Only these; empty takes all that have the run.
-    masks
-        Folder of truth masks to outline, None draws none.
+    truth
+        What is true, of any kind, to outline; None draws none.
     style
         Colours.
     """
@@ -45,7 +45,7 @@ class HeatmapSettings:
     choice: ScoreChoice
     out: Path
     slides: tuple[str, ...] = ()
-    masks: Path | None = None
+    truth: Path | None = None
     style: HeatmapStyle = field(default_factory=HeatmapStyle)
 
 
@@ -91,7 +91,7 @@ def draw_heatmaps(
         A slide was named that the store hasn't, or no slide has the run.
     """
     slides = scored_slides(store, settings.choice, settings.slides)
-    truth = None if settings.masks is None else MaskFolder.of(settings.masks)
+    truth = None if settings.truth is None else open_truth(settings.truth)
     found = []
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
         for heatmap in pool.map(
@@ -102,15 +102,13 @@ def draw_heatmaps(
     return found
 
 
-def _draw(
-    store: Store, slide_id: str, settings: HeatmapSettings, truth: MaskFolder | None
-) -> Heatmap:
+def _draw(store: Store, slide_id: str, settings: HeatmapSettings, truth: Truth | None) -> Heatmap:
     try:
         score = read_score(store[slide_id], settings.choice, follow_prediction=True)
         record = score.slide.record
         outlines = _tissue(score)
         if truth is not None:
-            mask = truth.read(slide_id, record.width, record.height)
+            mask = truth.mask(record)
             if mask is not None:
                 outlines.append(
                     Outline(mask.mask.astype(np.uint8), mask.px_level0, _TRUTH, "truth")

@@ -24,21 +24,21 @@ class TileSettings:
     ----------
     choice
         Which number of which run; more of it means positive.
-    masks
-        Folder of masks.
+    truth
+        Where the truth is.
     positive_from
         A tile is positive if more of its area than this is.
-    without_mask
-        ``skip`` leaves slides without a mask out of the metrics; ``negative`` takes all their tiles for negative,
+    without_truth
+        ``skip`` leaves slides without truth out of the metrics; ``negative`` takes all their tiles for negative,
         which is right where masks were drawn for all slides that have anything to draw.
     slides
         Only these; empty takes all that have the run.
     """
 
     choice: ScoreChoice
-    masks: Path
+    truth: Path
     positive_from: float = 0.5
-    without_mask: Literal["skip", "negative"] = "skip"
+    without_truth: Literal["skip", "negative"] = "skip"
     slides: tuple[str, ...] = ()
 
 
@@ -109,9 +109,9 @@ def evaluate_tiles(store: Store, settings: TileSettings) -> TileEvaluation:
     NotInStoreError
         No slide has the run.
     InputError
-        There is no such folder of masks.
+        There is no such truth.
     """
-    known = open_truth(settings.masks)
+    known = open_truth(settings.truth)
     slides = scored_slides(store, settings.choice, settings.slides)
     judged, without, problems = [], [], dict[str, str]()
     every: list[tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]] = []
@@ -146,7 +146,7 @@ def tile_truth(
 ) -> npt.NDArray[np.bool_] | None:
     """Return which tiles are positive, bool (tile,); None where nothing is known of the slide."""
     found = truth.tiles(score.slide.record, score.table, score.tile_level0, settings.positive_from)
-    if found is None and settings.without_mask == "negative":
+    if found is None and settings.without_truth == "negative":
         return np.zeros(len(score.table), dtype=bool)
     return found
 

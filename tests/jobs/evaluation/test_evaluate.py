@@ -309,7 +309,7 @@ def test_evaluate_from_the_command_line(
     out = tmp_path / "out"
     answer = slidestream(
         "evaluate", "--store", cohort.url, "--score", "run/probability", "--labels", labels,
-        "--masks", tmp_path / "masks", "--out", out, "--resamples", 20,
+        "--truth", tmp_path / "masks", "--out", out, "--resamples", 20,
     )  # fmt: skip
     assert answer.code == 0, answer.err
     assert "1 slides have scores but no mask: c" in answer.out
@@ -328,7 +328,7 @@ def test_evaluate_from_the_command_line(
     assert json.loads(as_json.out)["slides"]["metrics"]["n"] == 1
     (tmp_path / "masks" / "b.png").write_text("broken")
     broken = slidestream(
-        "evaluate", "--store", cohort.url, "--score", "run", "--masks", tmp_path / "masks"
+        "evaluate", "--store", cohort.url, "--score", "run", "--truth", tmp_path / "masks"
     )
     assert broken.code == 1
     assert "b: the mask" in broken.out
@@ -336,7 +336,7 @@ def test_evaluate_from_the_command_line(
         ["--labels", labels],
         ["--store", cohort.url, "--labels", labels],
         ["--predictions", table, "--run", tmp_path, "--labels", labels],
-        ["--predictions", table, "--masks", tmp_path / "masks"],
+        ["--predictions", table, "--truth", tmp_path / "masks"],
     ):
         assert slidestream("evaluate", *wrong).code == 2
 
@@ -347,7 +347,7 @@ def test_heatmaps_from_the_command_line(
     out = tmp_path / "heat"
     answer = slidestream(
         "heatmap", "--store", cohort.url, "--score", "run", "--out", out,
-        "--masks", tmp_path / "masks",
+        "--truth", tmp_path / "masks",
     )  # fmt: skip
     assert answer.code == 0, answer.err
     assert "3 of 3 heatmaps" in answer.out
