@@ -1,0 +1,266 @@
+"""What each step from raw scores to a mask is worth: global threshold, z-score, IoU threshold, morphology."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.calibration.morphology import MorphologySpec, cleaned_tiles
+from jobs.calibration.threshold import Threshold, above, choose_threshold, every_threshold
+from jobs.calibration.zscore import ZScore, zscores
+from jobs.evaluation.burden import NO_TUMOUR, STRATA, burden_of, stratum_of
+from jobs.score_reader import SlideScore
+from models.overlap import Overlap
+from store_schema import names
+from store_schema.errors import InputError
+
+ALL: Final = "all"
+"""The group of all judged slides."""
+
+Flags: TypeAlias = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LadderSlide:
+    """A slide of the ladder.
+
+    Attributes
+    ----------
+    slide_id
+        The slide.
+    raw
+        float (tile,), the scores; what isn't finite is never flagged.
+    truth
+        bool (tile,).
+    row, col
+        int (tile,), places in the lattice.
+    lattice_shape
+        Its number of rows and columns.
+    """
+
+    slide_id: str
+    raw: npt.NDArray[np.floating]
+    truth: Flags
+    row: npt.NDArray[np.integer]
+    col: npt.NDArray[np.integer]
+    lattice_shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, score: SlideScore, truth: Flags) -> LadderSlide:
+        """Join what :func:`jobs.score_reader.read_score` read with the truth of the same tiles, bool (tile,)."""
+        geometry = score.slide.grid_attrs(score.grid)[names.GEOMETRY]
+        shape = int(geometry["n_rows"]), int(geometry["n_cols"])
+        table = score.table
+        return cls(score.slide.slide_id, score.values, truth, table.row, table.col, shape)
+
+
+@dataclass(frozen=True)
+class LadderSettings:
+    """How the steps are done.
+
+    Attributes
+    ----------
+    zscore
+        Of the second step on.
+    morphology
+        Of the last step.
+    oracle
+        Whether to add an upper bound: the last step with each slide's own best threshold, which looks at its truth.
+    """
+
+    zscore: ZScore = "mean-std"
+    morphology: MorphologySpec = field(default_factory=MorphologySpec)
+    oracle: bool = False
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """One step on some of the judged slides.
+
+    Attributes
+    ----------
+    group
+        ``all``, or a stratum of :mod:`jobs.evaluation.burden`.
+    n_slides
+        In it.
+    mean_iou
+        Mean over its slides that have positive tiles; None where none has. Slides without any are left out, since
+        their IoU is 0 by a single false alarm and undefined without: ``overlap.fp`` counts theirs.
+    overlap
+        Counts of all tiles of the group; its ``iou`` is the pooled one.
+    """
+
+    group: str
+    n_slides: int
+    mean_iou: float | None
+    overlap: Overlap
+
+
+@dataclass(frozen=True)
+class LadderStep:
+    """One step.
+
+    Attributes
+    ----------
+    name
+        ``global``, ``zscore``, ``iou``, ``morphology`` or ``oracle``.
+    title
+        What is done, for tables.
+    threshold
+        On raw scores in the first step, on z-scores after; None where each slide has its own.
+    at_end
+        Whether it is the lowest or highest that was tried.
+    upper_bound
+        Whether the step looked at the truth of the slides that it is judged on.
+    groups
+        ``all`` first, then the strata that have slides.
+    slides
+        Slide id → counts.
+    """
+
+    name: str
+    title: str
+    threshold: float | None
+    at_end: bool
+    upper_bound: bool
+    groups: tuple[GroupResult, ...]
+    slides: Mapping[str, Overlap]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """All steps.
+
+    Attributes
+    ----------
+    steps
+        In order.
+    fit_slides
+        Whose truth chose the thresholds.
+    judged_slides
+        What the numbers are of.
+    burden
+        Judged slide → share of its tiles that is positive.
+    n_without_score
+        Tiles of the judged slides whose score isn't finite: never flagged.
+    """
+
+    steps: tuple[LadderStep, ...]
+    fit_slides: tuple[str, ...]
+    judged_slides: tuple[str, ...]
+    burden: Mapping[str, float]
+    n_without_score: int
+
+    @property
+    def judged_twice(self) -> tuple[str, ...]:
+        """Judged slides that also chose the thresholds: their numbers are better than those of new slides."""
+        return tuple(slide for slide in self.judged_slides if slide in set(self.fit_slides))
+
+
+def ladder(
+    fit: Sequence[LadderSlide],
+    judged: Sequence[LadderSlide],
+    settings: LadderSettings = LadderSettings(),
+) -> Ladder:
+    """Climb the ladder: thresholds are chosen on some slides, pooled, and judged on others.
+
+    Parameters
+    ----------
+    fit
+        Slides that choose the thresholds: of a validation split.
+    judged
+        Slides that the numbers are of: of a test split.
+    settings
+        How.
+
+    Returns
+    -------
+    Ladder
+        ``global``: threshold of the greatest F1 on raw scores, of all there are. ``zscore``: of the greatest F1 on
+        z-scores, of ``linspace(-3, 5, 100)``. ``iou``: of the greatest IoU. ``morphology``: the same threshold, then
+        :func:`jobs.calibration.morphology.cleaned`. ``oracle``, where asked for.
+
+    Raises
+    ------
+    InputError
+        There is nothing to choose by, or nothing to judge.
+    """
+    if not judged:
+        raise InputError(
+            "the ladder has no slide with scores and truth to judge: check the split and --truth"
+        )
+    if not any(slide.truth.any() for slide in fit):
+        raise InputError(
+            f"none of the {len(fit)} slides that choose the thresholds has a positive tile: check the split and --truth"
+        )
+    z_of = {id(slide): zscores(slide.raw, settings.zscore).values for slide in (*fit, *judged)}
+    truth = np.concatenate([slide.truth for slide in fit])
+    raw = np.concatenate([slide.raw for slide in fit])
+    z = np.concatenate([z_of[id(slide)] for slide in fit])
+    raw_f1 = choose_threshold(raw, truth, "f1", every_threshold(raw))
+    z_f1, z_iou = choose_threshold(z, truth, "f1"), choose_threshold(z, truth, "iou")
+
+    def clean(slide: LadderSlide, flagged: Flags) -> Flags:
+        mask = cleaned_tiles(
+            flagged, slide.row, slide.col, slide.lattice_shape, settings.morphology
+        )
+        of_tiles: Flags = mask[slide.row, slide.col]
+        return of_tiles
+
+    def flagged_by(threshold: float) -> Callable[[LadderSlide], Flags]:
+        return lambda slide: above(z_of[id(slide)], threshold)
+
+    def best_of_its_own(slide: LadderSlide) -> Flags:
+        best = choose_threshold(z_of[id(slide)], slide.truth, "iou")
+        return clean(slide, flagged_by(best.value)(slide))
+
+    def step(
+        name: str, title: str, of: Threshold, flag: Callable[[LadderSlide], Flags]
+    ) -> LadderStep:
+        return LadderStep(name, title, of.value, of.at_end, False, *_judge(judged, flag))
+
+    steps = [
+        step("global", "global threshold (F1)", raw_f1, lambda slide: above(slide.raw, raw_f1.value)),
+        step("zscore", "per-slide z-score (F1)", z_f1, flagged_by(z_f1.value)),
+        step("iou", "threshold by IoU", z_iou, flagged_by(z_iou.value)),
+        step(
+            "morphology", "morphology", z_iou,
+            lambda slide: clean(slide, flagged_by(z_iou.value)(slide)),
+        ),
+    ]  # fmt: skip
+    if settings.oracle:
+        title = "each slide's own best threshold (upper bound)"
+        results = _judge(judged, best_of_its_own)
+        steps.append(LadderStep("oracle", title, None, False, True, *results))
+    return Ladder(
+        tuple(steps),
+        tuple(slide.slide_id for slide in fit),
+        tuple(slide.slide_id for slide in judged),
+        {slide.slide_id: burden_of(slide.truth) for slide in judged},
+        sum(int(np.count_nonzero(~np.isfinite(slide.raw))) for slide in judged),
+    )
+
+
+def _judge(
+    slides: Sequence[LadderSlide], flag: Callable[[LadderSlide], Flags]
+) -> tuple[tuple[GroupResult, ...], dict[str, Overlap]]:
+    counts = {slide.slide_id: Overlap.of(flag(slide), slide.truth) for slide in slides}
+    strata = {slide.slide_id: stratum_of(burden_of(slide.truth)) for slide in slides}
+    found = [_group(ALL, list(counts.values()))]
+    for name in (NO_TUMOUR, *STRATA):
+        members = [counts[slide_id] for slide_id, stratum in strata.items() if stratum == name]
+        if members:
+            found.append(_group(name, members))
+    return tuple(found), counts
+
+
+def _group(name: str, counts: Sequence[Overlap]) -> GroupResult:
+    of_positive = [each.iou for each in counts if each.tp + each.fn]
+    known = [iou for iou in of_positive if iou is not None]
+    pooled = reduce(Overlap.__add__, counts)
+    return GroupResult(name, len(counts), float(np.mean(known)) if known else None, pooled)

@@ -1,0 +1,96 @@
+"""The ladder as rows for CSV and JSON, and as a table on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+
+from jobs.evaluation.ladder import Ladder, LadderStep
+from jobs.tables import new_table
+from store_schema.labels import some
+
+
+def ladder_rows(found: Ladder) -> Iterator[dict[str, Any]]:
+    """Yield one row a step and group of slides; what is not defined is None."""
+    for step in found.steps:
+        for each in step.groups:
+            counts = each.overlap
+            yield {
+                "step": step.name,
+                "burden": each.group,
+                "upper_bound": step.upper_bound,
+                "threshold": step.threshold,
+                "n_slides": each.n_slides,
+                "mean_iou": each.mean_iou,
+                "pooled_iou": counts.iou,
+                "tp": counts.tp,
+                "fp": counts.fp,
+                "fn": counts.fn,
+                "tn": counts.tn,
+                "precision": counts.precision,
+                "recall": counts.recall,
+            }
+
+
+def ladder_table(found: Ladder) -> Table:
+    """Return a table: one line a step and group of slides."""
+    numbers = (
+        "threshold",
+        "slides",
+        "mean IoU",
+        "pooled IoU",
+        "false positives",
+        "precision",
+        "recall",
+    )
+    table = new_table("step", "tumour burden", *numbers, right=numbers)
+    for step in found.steps:
+        for i, each in enumerate(step.groups):
+            counts = each.overlap
+            table.add_row(
+                step.title if i == 0 else "",
+                each.group,
+                _threshold(step) if i == 0 else "",
+                str(each.n_slides),
+                _number(each.mean_iou),
+                _number(counts.iou),
+                f"{counts.fp:,}",
+                _number(counts.precision),
+                _number(counts.recall),
+            )
+    return table
+
+
+def ladder_notes(found: Ladder) -> list[str]:
+    """Return what must be known to read the table, in sentences."""
+    notes = [
+        f"thresholds are chosen on {len(found.fit_slides)} slides and judged on {len(found.judged_slides)}; "
+        "mean IoU is over slides with positive tiles"
+    ]
+    if found.judged_twice:
+        notes.append(
+            f"{len(found.judged_twice)} of the judged slides chose the thresholds, too, so the numbers are better "
+            f"than on new slides: {some(found.judged_twice)}"
+        )
+    for step in found.steps:
+        if step.upper_bound:
+            notes.append(
+                f"{step.title}: looks at the truth of the slides that it is judged on, no method"
+            )
+        elif step.at_end and step.name != "morphology":
+            notes.append(
+                f"{step.title}: the threshold is the end of what was tried, a better one may lie beyond"
+            )
+    if found.n_without_score:
+        notes.append(f"{found.n_without_score:,} judged tiles have no score and are never flagged")
+    return notes
+
+
+def _threshold(step: LadderStep) -> str:
+    return "its own" if step.threshold is None else f"{step.threshold:.4g}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
