@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from jobs.mil.labels import LabelTable
 from store_schema.errors import InputError, StorageError
 from store_schema.labels import some
+
+if TYPE_CHECKING:
+    from jobs.mil.labels import LabelTable  # with torch behind it
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,19 @@ def read_splits(path: str | os.PathLike[str], table: LabelTable) -> Split:
         If the file can't be read or lacks columns or training slides, names a slide twice or one without a label,
         or has slides of a patient in two parts.
     """
+    split = read_parts(path)
+    check_split(split, table, f"splits {path}")
+    return split
+
+
+def read_parts(path: str | os.PathLike[str]) -> Split:
+    """Read a split of slides that need no label: as :func:`read_splits`, but only the file itself is checked.
+
+    Raises
+    ------
+    InputError
+        If the file can't be read, lacks columns, or names a slide twice.
+    """
     found: dict[str, list[str]] = {field.name: [] for field in fields(Split)}
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -81,16 +97,22 @@ def read_splits(path: str | os.PathLike[str], table: LabelTable) -> Split:
             f"splits {path} can't be read as CSV ({error}): save it as UTF-8"
         ) from error
     split = Split(**{part: tuple(ids) for part, ids in found.items()})
-    check_split(split, table, f"splits {path}")
+    check_once(split, f"splits {path}")
     return split
 
 
-def check_split(split: Split, table: LabelTable, what: str) -> None:
-    """Raise InputError unless a split is of labelled slides, each once, and no patient is in two parts."""
+def check_once(split: Split, what: str) -> None:
+    """Raise InputError if a slide is named twice, in one part or in two."""
     every = [slide_id for ids in split.parts().values() for slide_id in ids]
     twice = sorted(slide_id for slide_id, count in Counter(every).items() if count > 1)
     if twice:
         raise InputError(f"{what} name {len(twice)} slides twice ({some(twice)}): name each once")
+
+
+def check_split(split: Split, table: LabelTable, what: str) -> None:
+    """Raise InputError unless a split is of labelled slides, each once, and no patient is in two parts."""
+    check_once(split, what)
+    every = [slide_id for ids in split.parts().values() for slide_id in ids]
     unknown = [slide_id for slide_id in every if slide_id not in table.rows]
     if unknown:
         raise InputError(
