@@ -79,7 +79,7 @@ def heatmap(
     verbose: bool,
 ) -> int:
     """Draw heatmaps; exit code 1 if a slide could not be drawn."""
-    from dataflow.heatmap import HeatmapStyle
+    from dataflow.heat_colours import HeatmapStyle
     from jobs.heatmaps import Heatmap, HeatmapSettings, draw_heatmaps
     from jobs.one_line import one_line
     from jobs.run_config import absolute_url

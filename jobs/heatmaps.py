@@ -12,7 +12,9 @@ from typing import Final
 import numpy as np
 
 from dataflow.ground import read_ground
-from dataflow.heatmap import LONG_SIDE_PX, HeatmapStyle, Outline, TileScores, heatmap_picture
+from dataflow.heat_colours import HeatmapStyle
+from dataflow.heat_layers import Outline, TileScores
+from dataflow.heatmap import LONG_SIDE_PX, heatmap_picture
 from dataflow.picture_parts import INK, save_png
 from jobs.evaluation.truth import Truth, open_truth
 from jobs.score_reader import ScoreChoice, SlideScore, read_score, scored_slides

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from dataflow.heatmap import rank_percentile
+from dataflow.heat_colours import rank_percentile
 from jobs.mil.ensemble import Judgement
 from jobs.score_reader import CLASS_NAMES
 from store_schema import names

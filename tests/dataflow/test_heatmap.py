@@ -10,14 +10,9 @@ import pytest
 from PIL import Image
 
 from dataflow.ground import Ground, read_ground
-from dataflow.heatmap import (
-    LONG_SIDE_PX,
-    HeatmapStyle,
-    Outline,
-    TileScores,
-    heatmap_picture,
-    rank_percentile,
-)
+from dataflow.heat_colours import HeatmapStyle, rank_percentile
+from dataflow.heat_layers import Outline, RasterScores, TileScores
+from dataflow.heatmap import LONG_SIDE_PX, heatmap_picture
 from dataflow.slide_digest import slide_digest
 from store_schema.errors import InputError
 from store_schema.specs import SlideRecord, TileTable
