@@ -60,12 +60,12 @@ class PlannedSlide:
 
 
 def dry_run(config: RunConfig, *, as_json: bool) -> int:
-    """Find tissue and lay tiles on every slide (for encode: look up its grid), and print what a run would store.
+    """Find tissue and lay tiles on every slide (or look up its grid), and print what a run would store.
 
     Parameters
     ----------
     config
-        A call of run, index or encode.
+        A call of run, index, encode, or of another command that streams.
     as_json
         Print one JSON object instead of text.
 
@@ -83,7 +83,7 @@ def dry_run(config: RunConfig, *, as_json: bool) -> int:
     spec = prepared.spec
     planned, failed = _plan_all(prepared.sources, spec)
     failures = [*prepared.refused, *failed]
-    found = _found(config, spec.grid_name, None if spec.encode is None else spec.encode.name)
+    found = _found(config, spec)
     found |= {
         "totals": {
             "slides": len(planned),
@@ -101,14 +101,14 @@ def dry_run(config: RunConfig, *, as_json: bool) -> int:
     return 1 if failures else 0
 
 
-def _found(config: RunConfig, grid: str, features: str | None) -> dict[str, Any]:
-    url = config.store_url
+def _found(config: RunConfig, spec: StreamSpec) -> dict[str, Any]:
+    url, encode = config.store_url, spec.encode
     free = None if "://" in url else shutil.disk_usage(existing_folder(Path(url))).free
     return {
         "dry_run": True,
         "store": config.store,
-        "grid": grid,
-        "features": features,
+        "grid": spec.grid_name,
+        **({} if encode is None else {encode.kind: encode.name}),
         "free_bytes": free,
     }
 
@@ -182,7 +182,9 @@ def _plan_encode(source: SlideSource, spec: StreamSpec, encode: EncodeSpec) -> P
     n_tiles, block_tiles = int(attrs[names.N_TILES]), int(attrs[names.BLOCK_TILES])
     arrays = output_arrays(encode).values()
     layouts = [tile_array(array, n_tiles, block_tiles) for array in arrays]
-    done, _ = slide.features(spec.grid_name).get(encode.name, (0, 0))
+    done = 0
+    if encode.name in slide.runs(spec.grid_name, encode.kind):
+        done, _ = slide.block_group(spec.grid_name, encode.kind, encode.name).done()
     return PlannedSlide(
         source.slide_id,
         n_tiles,
@@ -227,7 +229,8 @@ def _text(
         f"{escape(one_line(failure.message))}"
         for failure in failures
     ]
-    what = found["grid"] + (f", features/{found['features']}" if found["features"] else "")
+    groups = [f"{kind}/{found[kind]}" for kind in (names.FEATURES, names.SCORES) if kind in found]
+    what = ", ".join([found["grid"], *groups])
     lines.append(f"grid     {escape(what)}")
     if found["free_bytes"] is not None:
         fits = found["free_bytes"] > totals["bytes_at_most"]

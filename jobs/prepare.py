@@ -8,9 +8,12 @@ from dataflow.discover import SlideSource
 from dataflow.receipts import Failure
 from dataflow.stream_spec import StreamSpec
 from jobs.find_slides import find_slides
-from jobs.run_config import RunConfig, check_store_place, encoder_factory, stream_spec
-from models.encoder import EncoderFactory
-from store_schema.errors import InputError
+from jobs.run_config import RunConfig, check_store_place, stream_spec
+from jobs.tile_model_settings import GridCheck, PlacedFactory
+from store_schema import names
+from store_schema.errors import InputError, SlidestreamError
+from store_schema.specs import GridSpec
+from store_schema.store import open_store
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,14 @@ class Prepared:
     refused
         Slides that can't be tried.
     factory
-        The encoder, its weights found; None for index.
+        The model, its weights found; None for index.
     spec
         The run of the stream.
     """
 
     sources: list[SlideSource]
     refused: list[Failure]
-    factory: EncoderFactory | None
+    factory: PlacedFactory | None
     spec: StreamSpec
 
 
@@ -41,11 +44,11 @@ def prepare(config: RunConfig) -> Prepared:
     Raises
     ------
     SlidestreamError
-        Nothing can be started: no slides, no store or none that workers could reach, no such encoder or no weights,
-        options that contradict.
+        Nothing can be started: no slides, no store or none that workers could reach, no such model or no weights,
+        no grid that the model takes, options that contradict.
     """
     check_store_place(config.store)
-    factory = None if config.encode is None else encoder_factory(config.encode)
+    factory = None if config.encode is None else config.encode.factory()
     if factory is not None:
         _ = factory.provenance  # finds the weights, or says what is missing
     spec = stream_spec(config, factory)
@@ -54,4 +57,33 @@ def prepare(config: RunConfig) -> Prepared:
         raise InputError(
             f"{config.store} holds no slide with grid {config.grid_name!r}; index slides first."
         )
+    check = None if config.encode is None else config.encode.grid_check()
+    if check is not None:
+        sources, unfit = _fitting(config, spec, sources, check)
+        refused = [*refused, *unfit]
     return Prepared(sources, refused, factory, spec)
+
+
+def _fitting(
+    config: RunConfig, spec: StreamSpec, sources: list[SlideSource], check: GridCheck
+) -> tuple[list[SlideSource], list[Failure]]:
+    """Part slides whose grid the model takes from the others; raise if there are only others."""
+    if spec.index is not None:
+        check(spec.index.grid)
+        return sources, []
+    store = open_store(config.store_url)
+    fitting, unfit = [], []
+    problem: InputError | None = None
+    for source in sources:
+        try:
+            check(GridSpec(**store[source.slide_id].grid_attrs(spec.grid_name)[names.SPEC]))
+        except InputError as error:
+            problem = error
+            unfit.append(Failure.of(source.slide_id, error))
+        except SlidestreamError:
+            fitting.append(source)  # its plan will say what is damaged
+        else:
+            fitting.append(source)
+    if problem is not None and not fitting:
+        raise problem
+    return fitting, unfit

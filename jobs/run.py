@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import click
 
@@ -21,7 +21,6 @@ from jobs.options import (
 )
 from jobs.run_config import (
     ClusterSettings,
-    Command,
     EncodeSettings,
     GridSettings,
     RunConfig,
@@ -30,6 +29,7 @@ from jobs.run_config import (
 )
 
 T = TypeVar("T")
+_Command: TypeAlias = Literal["run", "index", "encode"]
 _SLIDES_HELP = "SLIDES are files, folders, globs, or a CSV with the columns slide[,slide_id,mpp]."
 
 slides_argument = click.argument("slides", nargs=-1, required=True)
@@ -65,7 +65,7 @@ def encode(**options: Any) -> int:
     return _run("encode", options)
 
 
-def _run(command: Command, options: dict[str, Any]) -> int:
+def _run(command: _Command, options: dict[str, Any]) -> int:
     config = _config(command, options)
     if options["dry_run"]:
         from jobs.dry_run import dry_run
@@ -85,7 +85,7 @@ def _run(command: Command, options: dict[str, Any]) -> int:
     return 0 if metrics["ok"] else 1
 
 
-def _config(command: Command, options: dict[str, Any]) -> RunConfig:
+def _config(command: _Command, options: dict[str, Any]) -> RunConfig:
     """Freeze what click parsed; nothing after this knows of options."""
     from jobs.run_directory import new_run_path
 

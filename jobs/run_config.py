@@ -1,4 +1,4 @@
-"""The frozen settings of run, index and encode, and what they come to for the stream."""
+"""The frozen settings of commands that stream (run, index, encode …), and what they come to for the stream."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dataflow.cluster import ClusterSpec
-    from dataflow.stain import FitScope, Method
+    from dataflow.stain import FitScope, Method, StainSpec
     from dataflow.stream_spec import EncodeSpec, IndexSpec, StreamSpec
     from dataflow.tissue import TissueMethod, TissueSpec
+    from jobs.tile_model_settings import PlacedFactory, TileModelSettings
     from models.encoder import EncoderFactory, FeatureDtype
     from models.precision import PrecisionChoice
     from models.preprocess import ResizeMode
 
 _DEFAULT_TILE_PX = 256
-
-Command = Literal["run", "index", "encode"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,17 @@ class EncodeSettings:
     seed: int
     verify: bool
 
+    def factory(self) -> EncoderFactory:
+        """Return the encoder; finds the weights."""
+        return encoder_factory(self)
+
+    def encode_spec(self, factory: PlacedFactory, *, overwrite: bool) -> EncodeSpec:
+        """Return the second half of the stream."""
+        return encode_spec(self, factory, overwrite=overwrite)
+
+    def grid_check(self) -> None:
+        """Take any grid: an encoder brings tiles to its own size."""
+
 
 @dataclass(frozen=True)
 class ClusterSettings:
@@ -93,13 +103,31 @@ class ClusterSettings:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One call of run, index or encode, resolved."""
+    """One call of a command that streams, resolved.
 
-    command: Command
+    Attributes
+    ----------
+    command
+        Its name, e.g. ``run`` or ``vae score``.
+    slides
+        Files, folders, globs; may be empty where the store has them.
+    store
+        Path or URL.
+    grid
+        How slides become grids; None where the store has those.
+    encode
+        Which model makes what of tiles; None for index.
+    cluster, overwrite, run_dir
+        As the options of these names say.
+    grid_name
+        The grid to work on, where ``grid`` is None.
+    """
+
+    command: str
     slides: tuple[str, ...]
     store: str
     grid: GridSettings | None
-    encode: EncodeSettings | None
+    encode: TileModelSettings | None
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     grid_name: str | None = None
     overwrite: bool = False
@@ -230,18 +258,11 @@ def encoder_factory(settings: EncodeSettings) -> EncoderFactory:
     )
 
 
-def encode_spec(
-    settings: EncodeSettings, factory: EncoderFactory, *, overwrite: bool
-) -> EncodeSpec:
+def encode_spec(settings: EncodeSettings, factory: PlacedFactory, *, overwrite: bool) -> EncodeSpec:
     """Turn the encoder options into the second half of the stream."""
-    from dataflow.stain import StainSpec
-    from dataflow.stain_target import StainTarget
     from dataflow.stream_spec import EncodeSpec
 
-    target = StainTarget.default()
-    if settings.stain_target is not None:
-        target = StainTarget.from_image(*_whole_image(Path(settings.stain_target)))
-    stain = StainSpec(settings.stain, settings.stain_fit, target)
+    stain = stain_spec(settings.stain, settings.stain_fit, settings.stain_target)
     return EncodeSpec(
         name=factory.name
         if settings.features_name is None
@@ -251,6 +272,24 @@ def encode_spec(
         verify=settings.verify,
         overwrite=overwrite,
     )
+
+
+def stain_spec(method: Method, fit: FitScope, target_image: str | None) -> StainSpec:
+    """Turn the stain options into what the stream asks of normalization.
+
+    Parameters
+    ----------
+    method, fit
+        As in :class:`dataflow.stain.StainSpec`.
+    target_image
+        Path of a reference image, or None for the shipped target.
+    """
+    from dataflow.stain import StainSpec
+    from dataflow.stain_target import StainTarget
+
+    if target_image is None:
+        return StainSpec(method, fit)
+    return StainSpec(method, fit, StainTarget.from_image(*_whole_image(Path(target_image))))
 
 
 def _whole_image(path: Path) -> tuple[npt.NDArray[np.uint8], str]:
@@ -265,7 +304,7 @@ def _whole_image(path: Path) -> tuple[npt.NDArray[np.uint8], str]:
     return pixels, path.name
 
 
-def stream_spec(config: RunConfig, factory: EncoderFactory | None) -> StreamSpec:
+def stream_spec(config: RunConfig, factory: PlacedFactory | None) -> StreamSpec:
     """Turn a call into a run of the stream."""
     from dataflow.stream_spec import StreamSpec
 
@@ -279,5 +318,5 @@ def stream_spec(config: RunConfig, factory: EncoderFactory | None) -> StreamSpec
         raise ValueError("encode needs the name of a grid")
     encode = None
     if config.encode is not None and factory is not None:
-        encode = encode_spec(config.encode, factory, overwrite=config.overwrite)
+        encode = config.encode.encode_spec(factory, overwrite=config.overwrite)
     return StreamSpec(config.store_url, grid_name, index, encode)

@@ -1,4 +1,4 @@
-"""One run of the stream, from its frozen config to its metrics: what run, index and encode call."""
+"""One run of the stream, from its frozen config to its metrics: what run, index, encode and vae score call."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def execute(
             extra["qc"] = spec.index.qc_dir
         if factory is not None and spec.encode is not None:
             extra |= {
-                "features": spec.encode.name,
+                spec.encode.kind: spec.encode.name,  # features or scores
                 "device": factory.device,
                 "precision": factory.precision,
             }

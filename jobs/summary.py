@@ -28,7 +28,7 @@ def run_metrics(
     n_sources
         Slides that were to be tried.
     extra
-        What the run adds: store, grid, features, device, run directory …
+        What the run adds: store, grid, features or scores, device, run directory …
 
     Returns
     -------
@@ -95,8 +95,9 @@ def summary_lines(metrics: dict[str, Any]) -> list[str]:
         + (f", {slides['not_started']} not started" if slides["not_started"] else "")
     ]
     if blocks["total"]:
+        verb = "scored" if metrics.get("scores") else "encoded"
         lines.append(
-            f"tiles    {tiles['done']:,} encoded now of {tiles['in_grids']:,}"
+            f"tiles    {tiles['done']:,} {verb} now of {tiles['in_grids']:,}"
             f" (blocks: {blocks['done']} now, {blocks['already_stored']} already stored, {blocks['total']} in all)"
         )
     else:
@@ -139,6 +140,8 @@ def summary_lines(metrics: dict[str, Any]) -> list[str]:
     if metrics["cancelled"]:
         lines.append("cancelled; run the same command again to go on")
     lines += [
-        f"{name:<8} {metrics[name]}" for name in ("store", "qc", "run_dir") if metrics.get(name)
+        f"{name:<8} {metrics[name]}"
+        for name in ("store", "scores", "qc", "run_dir")
+        if metrics.get(name)
     ]
     return lines

@@ -12,7 +12,6 @@ from PIL import Image
 from dataflow.discover import SlideSource
 from dataflow.index import index_slide
 from dataflow.pyramid_tiff import write_pyramid
-from dataflow.tile_model import TileModelFactory
 from jobs.dry_run import dry_run
 from jobs.run_config import EncodeSettings, GridSettings, RunConfig, stream_spec
 from store_schema import names
@@ -109,11 +108,10 @@ def test_bytes_are_those_of_a_run(slides: Path, capsys: pytest.CaptureFixture[st
 def _write(settings: RunConfig, path: str) -> int:
     """Write what a run would write, with zeros for features; return their length."""
     from dataflow.block_task import output_arrays
-    from jobs.run_config import encoder_factory
 
     assert settings.encode is not None
-    factory: TileModelFactory = encoder_factory(settings.encode)
-    spec = stream_spec(settings, encoder_factory(settings.encode))
+    factory = settings.encode.factory()
+    spec = stream_spec(settings, factory)
     assert spec.index is not None
     assert spec.encode is not None
     index = replace(spec.index, qc_dir=None)
