@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-from skimage.measure import block_reduce
 
 from dataflow.ground import Ground
 from dataflow.heat_colours import HeatmapStyle, Scale, colours_of
 from dataflow.heat_layers import Floats, HeatLayer, Outline, sampled
 from dataflow.picture_parts import resampling
+from dataflow.raster_pooling import pooled
 
 BLANK: Final = 244
 """Grey of the ground where there is no slide to show."""
@@ -71,7 +71,7 @@ def draw_outlines(
     for outline in outlines:
         # whatever is inside of a picture pixel makes it inside: small regions are what is looked for
         pool = max(1, math.floor(1 / (px_per_level0 * max(outline.px_level0))))
-        mask = block_reduce(outline.mask, (pool, pool), np.max) if pool > 1 else outline.mask
+        mask = pooled(outline.mask, pool, "max")
         px_x, px_y = outline.px_level0
         px = px_x * pool, px_y * pool
         inside = sampled(mask, 0, px, outline.origin_level0, view.size, px_per_level0) > 0

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from jobs.run_places import grid_with, lacking, slides_with
 from store_schema import names
 from store_schema.errors import InputError, NotInStoreError
 from store_schema.near_names import near
@@ -95,51 +96,13 @@ class SlideScore:
 
 
 def scored_grid(slide: SlideView, choice: ScoreChoice) -> str | None:
-    """Return the grid of a slide that has the run, None if there is none.
-
-    Raises
-    ------
-    InputError
-        If several grids have it and none was chosen.
-    """
-    grids = [
-        grid
-        for grid in slide.grids
-        if choice.grid in (None, grid) and choice.run in slide.runs(grid, names.SCORES)
-    ]
-    if len(grids) > 1:
-        raise InputError(
-            f"slide {slide.slide_id} has scores {choice.run} on {', '.join(grids)}: name one with --grid"
-        )
-    return grids[0] if grids else None
+    """Return the grid of a slide that has the run, None if there is none; see :func:`jobs.run_places.grid_with`."""
+    return grid_with(slide, names.SCORES, choice.run, choice.grid)
 
 
 def scored_slides(store: Store, choice: ScoreChoice, slide_ids: Sequence[str]) -> list[SlideView]:
-    """Return the named slides or, where none are named, all that have the run.
-
-    Raises
-    ------
-    NotInStoreError
-        A slide was named that the store hasn't, or no slide has the run.
-    """
-    if slide_ids:
-        return [store[slide_id] for slide_id in slide_ids]
-    every = [store[slide_id] for slide_id in store.slides]
-    found = [slide for slide in every if scored_grid(slide, choice) is not None]
-    if not found:
-        raise NotInStoreError(_lacking(store.url, every, choice))
-    return found
-
-
-def _lacking(where: str, slides: Sequence[SlideView], choice: ScoreChoice) -> str:
-    """Say that slides don't have a run, and what they have: runs, or grids with that run."""
-    runs_of = {
-        (grid, run) for s in slides for grid in s.grids for run in s.runs(grid, names.SCORES)
-    }
-    grids = sorted({grid for grid, run in runs_of if run == choice.run})
-    if choice.grid is not None and grids:
-        return f"{where} has no scores {choice.run!r} on the grid {choice.grid!r}: {near(choice.grid, grids)}"
-    return f"{where} has no scores {choice.run!r}: {near(choice.run, sorted({run for _, run in runs_of}))}"
+    """Return the named slides or, where none are named, all that have it; see :func:`jobs.run_places.slides_with`."""
+    return slides_with(store, names.SCORES, choice.run, choice.grid, slide_ids)
 
 
 def read_score(
@@ -165,7 +128,8 @@ def read_score(
     """
     grid = scored_grid(slide, choice)
     if grid is None:
-        raise NotInStoreError(_lacking(f"slide {slide.slide_id}", [slide], choice))
+        where = f"slide {slide.slide_id}"
+        raise NotInStoreError(lacking(where, [slide], names.SCORES, choice.run, choice.grid))
     group = slide.block_group(grid, names.SCORES, choice.run)
     array = choice.array if choice.array is not None else next(iter(group.arrays))
     if array not in group.arrays:
