@@ -33,6 +33,10 @@ cli = LazyGroup(
             "jobs.evaluate_command:evaluate",
             "Predictions against labels, scores of tiles against masks.",
         ),
+        "calibrate": (
+            "jobs.calibrate_command:calibrate",
+            "Per-slide z-scores, a threshold, morphology: masks from scores.",
+        ),
         "cluster": ("jobs.cluster_commands:cluster", "A local Dask cluster in the background."),
         "jobs": ("jobs.job_commands:jobs", "Look after what was submitted with --detach."),
         "import": (

@@ -10,13 +10,13 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from jobs.calibration.lattice import LatticePlace
 from jobs.calibration.morphology import MorphologySpec, cleaned_tiles
 from jobs.calibration.threshold import Threshold, above, choose_threshold, every_threshold
 from jobs.calibration.zscore import ZScore, zscores
 from jobs.evaluation.burden import NO_TUMOUR, STRATA, burden_of, stratum_of
 from jobs.score_reader import SlideScore
 from models.overlap import Overlap
-from store_schema import names
 from store_schema.errors import InputError
 
 ALL: Final = "all"
@@ -53,8 +53,7 @@ class LadderSlide:
     @classmethod
     def of(cls, score: SlideScore, truth: Flags) -> LadderSlide:
         """Join what :func:`jobs.score_reader.read_score` read with the truth of the same tiles, bool (tile,)."""
-        geometry = score.slide.grid_attrs(score.grid)[names.GEOMETRY]
-        shape = int(geometry["n_rows"]), int(geometry["n_cols"])
+        shape = LatticePlace.of(score.slide, score.grid).shape
         table = score.table
         return cls(score.slide.slide_id, score.values, truth, table.row, table.col, shape)
 
