@@ -18,9 +18,15 @@ from models.cards import DEFAULT_ENCODER, EncoderCard
 from models.precision import DeviceType, Precision, PrecisionChoice, arithmetic, resolve_precision
 from models.preprocess import Preprocess, ResizeMode
 from models.registry import find_source
+from models.tile_device import (
+    DeviceChoice,
+    device_note,
+    require_device_here,
+    resolve_tile_device,
+)
 from models.weights import file_digest
 from store_schema import names
-from store_schema.errors import DeviceError, ModelError
+from store_schema.errors import ModelError
 from store_schema.specs import ArraySpec
 
 FeatureDtype: TypeAlias = Literal["float16", "float32"]
@@ -61,7 +67,7 @@ class EncoderSpec:
     precision: PrecisionChoice = "auto"
     batch_size: int = 32
     compile: bool = False
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceChoice = "auto"
     dtype: FeatureDtype = "float16"
     require_gpu: bool = False
     resize: ResizeMode = "model"
@@ -88,7 +94,7 @@ class EncoderFactory:
     card: EncoderCard = field(init=False)
 
     def __post_init__(self) -> None:
-        device = _resolve_device(self.spec)
+        device = resolve_tile_device(self.spec.device, require_gpu=self.spec.require_gpu)
         object.__setattr__(self, "device", device)
         object.__setattr__(self, "precision", resolve_precision(self.spec.precision, device))
         object.__setattr__(self, "card", find_source(self.spec.name).card)
@@ -140,10 +146,7 @@ class EncoderFactory:
     @property
     def device_note(self) -> str:
         """Where the work goes and why, for a summary."""
-        if self.device == "cuda":
-            return f"GPU, {self.precision}"
-        fell_back = self.spec.device == "auto"
-        return f"CPU{' (there is no CUDA device)' if fell_back else ''}, {self.precision}"
+        return device_note(self.spec.device, self.device, self.precision)
 
     def load(self) -> TileEncoder:
         """Build the network, load its weights, put it on the device.
@@ -155,10 +158,7 @@ class EncoderFactory:
         DeviceError
             If this process sees no GPU and the factory wants one.
         """
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise DeviceError(
-                "This worker sees no CUDA device: use --device cpu, or workers with a GPU."
-            )
+        require_device_here(self.device)
         source = find_source(self.spec.name)
         if self.spec.random_weights:
             with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it was
@@ -273,16 +273,3 @@ class TileEncoder:
                 f"{self.factory.spec.name} can't be compiled here, torch.compile needs a C++ "
                 f"compiler: leave out --compile ({detail})."
             ) from error
-
-
-def _resolve_device(spec: EncoderSpec) -> DeviceType:
-    if spec.device == "cuda":  # the client of a cluster need not see a GPU itself; load() looks
-        return "cuda"
-    if spec.device == "auto" and torch.cuda.is_available():
-        return "cuda"
-    if spec.require_gpu:
-        why = "--device cpu is given" if spec.device == "cpu" else "no CUDA device is there"
-        raise DeviceError(
-            f"A GPU is required and {why}: leave out --require-gpu, or use a machine with one."
-        )
-    return "cpu"
