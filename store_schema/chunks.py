@@ -107,6 +107,16 @@ def chunk_slices(layout: ArrayLayout, index: Sequence[int]) -> tuple[slice, ...]
     return tuple(slice(i * size, min((i + 1) * size, total)) for i, size, total in triples)
 
 
+def is_empty(values: Array, layout: ArrayLayout) -> bool:
+    """Tell whether values are nothing but the layout's fill value."""
+    nothing = (
+        np.isnan(values)
+        if values.dtype.kind == "f" and not layout.zero_fill
+        else values == layout.fill
+    )
+    return bool(np.all(nothing))
+
+
 def write_array(objects: Objects, path: str, layout: ArrayLayout, values: Array) -> int:
     """Write all chunks of an array; return the bytes written."""
     if values.shape != layout.shape or values.dtype != np.dtype(layout.dtype):
@@ -117,7 +127,7 @@ def write_array(objects: Objects, path: str, layout: ArrayLayout, values: Array)
     for index in chunk_indices(layout):
         part = values[chunk_slices(layout, index)]
         key = f"{path}/{layout.key(index)}"
-        if not layout.keep_empty and np.all(part == layout.fill):
+        if not layout.keep_empty and is_empty(part, layout):
             objects.delete(key)
             continue
         data = encode(part, layout)

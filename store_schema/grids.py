@@ -21,9 +21,9 @@ from store_schema.group_attributes import altered, unreadable
 from store_schema.ids import check_name
 from store_schema.layout import GRID_ARRAYS, ArrayLayout, grid_array, raster_array
 from store_schema.objects import Objects
+from store_schema.raster_group import lost_chunks, stored_chunks, write_raster
 from store_schema.soundness import array_is_sound
 from store_schema.specs import GridGeometry, GridSpec, RasterSpec, TileTable, fingerprint
-from store_schema.whole_groups import write_whole_group
 
 # read by xarray (CF): which variables of the group are coordinates
 FOREIGN = {names.COORDINATES: " ".join(names.GRID_COORDINATES)}
@@ -142,7 +142,9 @@ def _raster_is_sound(objects: Objects, path: str) -> bool:
         return False
     layouts = raster_layouts(objects, path, attrs)
     return names.MASK in layouts and all(
-        array_is_sound(objects, f"{path}/{name}", layout) for name, layout in layouts.items()
+        array_is_sound(objects, f"{path}/{name}", layout)
+        and not lost_chunks(attrs, name, len(stored_chunks(objects, f"{path}/{name}", layout)))
+        for name, layout in layouts.items()
     )
 
 
@@ -155,7 +157,7 @@ def raster_layouts(objects: Objects, path: str, attrs: Mapping[str, Any]) -> dic
         If a document is missing, is no JSON object, or doesn't say them.
     """
     found = {}
-    for name in objects.children(path):
+    for name in sorted({*objects.children(path), *attrs.get(names.CHUNKS, {})}):
         node = read_node(objects, f"{path}/{name}")
         if node is None:
             raise unreadable(objects.url, f"{path}/{name}", "it is missing")
@@ -205,29 +207,3 @@ def read_tile_table(objects: Objects, path: str, attrs: Mapping[str, Any]) -> Ti
             f"{path} is damaged, run the command that indexes the slide again ({error})"
         ) from error
     return TileTable(**columns)  # type: ignore[arg-type]  # dtypes are those of GRID_ARRAYS
-
-
-def write_raster(
-    objects: Objects,
-    path: str,
-    name: str,
-    arrays: Mapping[str, tuple[RasterSpec, Array]],
-    *,
-    provenance: Mapping[str, Any],
-    overwrite: bool = False,
-) -> None:
-    """Write ``masks/<name>`` of a grid; see :meth:`store_schema.slide_view.SlideView.write_raster`."""
-    places = {(spec.px_level0, spec.origin_level0, spec.shape[-2:]) for spec, _ in arrays.values()}
-    if len(places) != 1:
-        raise ValueError(f"the arrays of masks/{name} lie on one raster, not on {len(places)}")
-    spec = next(iter(arrays.values()))[0]
-    write_whole_group(
-        objects,
-        path,
-        names.MASKS,
-        name,
-        {array: (raster_array(raster), values) for array, (raster, values) in arrays.items()},
-        provenance=provenance,
-        facts={names.PX_LEVEL0: spec.px_level0, names.ORIGIN_LEVEL0: list(spec.origin_level0)},
-        overwrite=overwrite,
-    )

@@ -68,6 +68,9 @@ def _problems(ours: Mapping[str, Any], needed: Mapping[str, _Check]) -> Iterator
             yield f"{key} is missing"
         elif not fits(ours[key]):
             yield f"{key} is {_short(ours[key])}"
+    for key, fits in _OPTIONAL.items():
+        if key in ours and not fits(ours[key]):
+            yield f"{key} is {_short(ours[key])}"
     # reached only where the keys are sound, since the first problem is what is asked for
     if names.PROVENANCE in needed and ours[names.FINGERPRINT] != fingerprint(
         ours[names.PROVENANCE]
@@ -141,6 +144,10 @@ def _fields_of(spec: type, checks: Mapping[str, _Check]) -> _Check:
     return fits
 
 
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(_at_least(0)(count) for count in value.values())
+
+
 def _is_dtype(value: Any) -> bool:
     return isinstance(value, str) and value in np.sctypeDict
 
@@ -201,6 +208,9 @@ _GEOMETRY = {
     "n_rows": _at_least(0),
     "n_cols": _at_least(0),
 }
+
+# what attributes of any kind may hold, and must hold soundly then
+_OPTIONAL: Mapping[str, _Check] = {names.CHUNKS: _are_counts}
 
 # kind → what its attributes must hold; keys besides these are none of our business
 _NEEDED: Mapping[str, Mapping[str, _Check]] = {

@@ -62,7 +62,7 @@ class ArrayLayout:
         block that is missing.
     zero_fill
         Missing values are 0 (masks) instead of NaN, the least signed or the greatest unsigned
-        integer.
+        integer. Floats of masks are NaN where there is nothing, for 0 is a value of theirs.
     """
 
     dims: tuple[str, ...]
@@ -171,7 +171,7 @@ def raster_array(spec: RasterSpec) -> ArrayLayout:
         dtype=np.dtype(spec.dtype).name,
         attrs=spec.attrs,
         keep_empty=False,
-        zero_fill=True,
+        zero_fill=np.dtype(spec.dtype).kind != "f",
     )
 
 

@@ -44,6 +44,7 @@ GRID_COORDINATES: Final = (X, Y, ROW, COL)
 STAIN_METHOD: Final = "stain_method"
 SCORE: Final = "score"
 MASK: Final = "mask"
+CONFIDENCE: Final = "confidence"
 TILE_INDEX: Final = "tile_index"
 RANK_SCORE: Final = "rank_score"
 TISSUE_RUN: Final = "tissue"  # masks/tissue: the mask that the grid was made from
@@ -66,6 +67,9 @@ EXTRA: Final = "extra"
 # in extra: the slide's fitted stain, so that a resumed run uses the same
 STAIN_BASIS: Final = "stain_basis"
 COMPLETE: Final = "complete"  # of groups that are written whole (masks, selections); set last
+CHUNKS: Final = (
+    "chunks"  # array → stored chunks of a finished mask group: empty ones have no object
+)
 PX_LEVEL0: Final = "px_level0"
 ORIGIN_LEVEL0: Final = "origin_level0"
 SELECTED: Final = "selected"  # number of tiles of a selection

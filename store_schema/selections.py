@@ -27,7 +27,30 @@ def write_selection(
     provenance: Mapping[str, Any],
     overwrite: bool = False,
 ) -> None:
-    """Write a selection; see :meth:`store_schema.slide_view.SlideView.write_selection`."""
+    """Write ``selections/<name>`` of a grid whole; the same again is a no-op.
+
+    Parameters
+    ----------
+    objects, grid_path, name
+        Where it goes.
+    tile_index
+        int32 (k,), positions of the selected tiles along ``tile``, best first.
+    rank_score
+        float32 (k,), what they were ranked by.
+    n_tiles
+        Of the grid.
+    provenance
+        What decides the selection; JSON-able.
+    overwrite
+        Replace a selection of other settings.
+
+    Raises
+    ------
+    InputError
+        If an index is outside of the grid, or selected twice.
+    SettingsConflictError
+        If the selection was made otherwise; names what differs.
+    """
     if tile_index.ndim != 1 or tile_index.shape != rank_score.shape:
         raise InputError(
             f"selection {name!r}: tile_index {tile_index.shape} and rank_score {rank_score.shape} differ"

@@ -18,6 +18,7 @@ from store_schema.group_attributes import altered
 from store_schema.ids import check_name
 from store_schema.near_names import near
 from store_schema.objects import Objects
+from store_schema.raster_group import RasterGroup, create_raster_group, write_raster
 from store_schema.specs import (
     ArraySpec,
     GridGeometry,
@@ -268,10 +269,34 @@ class SlideView:
         ------
         NotInStoreError, IncompleteError
             If there is no such group, or it isn't wholly written yet.
+        DamagedBlockError
+            If the group has lost chunks: they would read as empty ground.
         """
         from store_schema.views import raster
 
         return raster(self, grid, name)
+
+    def create_raster_group(
+        self,
+        grid: str,
+        name: str,
+        arrays: Mapping[str, RasterSpec],
+        provenance: Mapping[str, Any],
+        *,
+        extra: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> RasterGroup:
+        """Claim ``masks/<name>``, to be written chunk by chunk; see :func:`create_raster_group`."""
+        self.grid_attrs(grid)
+        return create_raster_group(
+            self.objects,
+            self.grid_path(grid),
+            name,
+            arrays,
+            provenance=provenance,
+            extra=extra,
+            overwrite=overwrite,
+        )
 
     def write_raster(
         self,
@@ -280,33 +305,18 @@ class SlideView:
         arrays: Mapping[str, tuple[RasterSpec, Array]],
         provenance: Mapping[str, Any],
         *,
+        extra: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Write ``masks/<name>`` of a grid whole; the same again is a no-op.
-
-        Parameters
-        ----------
-        grid, name
-            Where it goes.
-        arrays
-            E.g. ``mask`` (y, x) and ``confidence`` (class, y, x), on one raster.
-        provenance
-            What decides the values; JSON-able.
-        overwrite
-            Replace a group of other settings.
-
-        Raises
-        ------
-        SettingsConflictError
-            If the group was made otherwise; names what differs.
-        """
+        """Write ``masks/<name>`` whole, the same again is a no-op; see :func:`raster_group.write_raster`."""
         self.grid_attrs(grid)
-        grids.write_raster(
+        write_raster(
             self.objects,
             self.grid_path(grid),
             name,
             arrays,
             provenance=provenance,
+            extra=extra,
             overwrite=overwrite,
         )
 
@@ -320,28 +330,7 @@ class SlideView:
         *,
         overwrite: bool = False,
     ) -> None:
-        """Write ``selections/<name>`` of a grid whole; the same again is a no-op.
-
-        Parameters
-        ----------
-        grid, name
-            Where it goes.
-        tile_index
-            int32 (k,), positions of the selected tiles along ``tile``, best first.
-        rank_score
-            float32 (k,), what they were ranked by.
-        provenance
-            What decides the selection; JSON-able.
-        overwrite
-            Replace a selection of other settings.
-
-        Raises
-        ------
-        InputError
-            If an index is outside of the grid, or selected twice.
-        SettingsConflictError
-            If the selection was made otherwise; names what differs.
-        """
+        """Write ``selections/<name>`` whole, the same again is a no-op; see :func:`selections.write_selection`."""
         n_tiles = self.grid_attrs(grid)[names.N_TILES]
         selections.write_selection(
             self.objects,

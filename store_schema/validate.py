@@ -147,6 +147,7 @@ def _groups(objects: Objects, hierarchy: Hierarchy) -> Iterator[Violation]:
         yield from _children(hierarchy, path, ours, set(layouts))
         if ours.get(names.COMPLETE) is False:
             yield Violation(path, "was not written to its end", "incomplete")
+        yield from _lost(hierarchy, path, ours, layouts)
         for name, layout in layouts.items():
             departures = list(_array(hierarchy, f"{path}/{name}", layout))
             yield from departures
@@ -209,6 +210,23 @@ def _layouts(
     if kind == names.MASKS:
         return dict(_rasters(objects.url, hierarchy, path, ours))
     return {}
+
+
+def _lost(
+    hierarchy: Hierarchy, path: str, ours: Mapping[str, Any], layouts: Mapping[str, ArrayLayout]
+) -> Iterator[Violation]:
+    """Yield what a mask group has lost since it was finished; nothing else tells it from empty ground."""
+    for array, count in ours.get(names.CHUNKS, {}).items():
+        if f"{path}/{array}" not in hierarchy.nodes:
+            yield Violation(f"{path}/{array}", "this array is missing", "missing-array")
+        elif array in layouts:
+            keys = (
+                f"{path}/{array}/{layouts[array].key(i)}" for i in chunk_indices(layouts[array])
+            )
+            stored = sum(key in hierarchy.sizes for key in keys)
+            if stored < count:
+                problem = f"{count - stored} of its {count} chunks are missing"
+                yield Violation(f"{path}/{array}", problem, "missing-block")
 
 
 def _rasters(

@@ -13,9 +13,10 @@ import xarray as xr
 from store_schema import accessor, names
 from store_schema.blocks import BlockGroup
 from store_schema.chunks import Array, read_blocks
-from store_schema.errors import IncompleteError, InputError, NotInStoreError
+from store_schema.errors import DamagedBlockError, IncompleteError, InputError, NotInStoreError
 from store_schema.grids import raster_layouts, read_tile_table
 from store_schema.layout import GRID_ARRAYS, ArrayLayout
+from store_schema.raster_group import lost_chunks, stored_chunks
 from store_schema.slide_view import SlideView
 from store_schema.storage import zarr_store
 from store_schema.tile_index import TileIndex
@@ -127,7 +128,14 @@ def raster(slide: SlideView, grid: str, name: str) -> xr.Dataset:
         raise IncompleteError(
             f"{path} is not wholly written yet: run the same command again to complete it"
         )
-    raster_layouts(slide.objects, path, attrs)  # says what is damaged, where zarr would stumble
+    # says what is damaged, where zarr would stumble, and what is lost, where it would read empty ground
+    for array, layout in raster_layouts(slide.objects, path, attrs).items():
+        stored = stored_chunks(slide.objects, f"{path}/{array}", layout)
+        if lost_chunks(attrs, array, len(stored)):
+            raise DamagedBlockError(
+                f"{path}/{array} has {len(stored)} of its {attrs[names.CHUNKS][array]} chunks: "
+                "run the same command again, it makes lost chunks anew"
+            )
     store = zarr_store(slide.objects)
     dataset: xr.Dataset = xr.open_zarr(store, group=path, consolidated=False, chunks={})
     origin = dict(zip((names.X, names.Y), attrs[names.ORIGIN_LEVEL0], strict=True))

@@ -1,4 +1,4 @@
-"""Groups that are written whole by one process: masks and selections. ``complete`` is set last."""
+"""Groups that are written whole by one process: selections. ``complete`` is set last."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_whole_group(
     objects, grid_path
         The grid it belongs to.
     kind
-        ``masks`` or ``selections``.
+        E.g. ``selections``.
     name
         Of the run.
     arrays
@@ -41,7 +41,7 @@ def write_whole_group(
     provenance
         What decides the values; JSON-able.
     facts
-        Further keys under our attribute key, e.g. the pixel size of a mask; not part of the fingerprint.
+        Further keys under our attribute key, e.g. how many tiles are selected; not part of the fingerprint.
     overwrite
         Replace a group of other settings, or whose document is damaged.
 
