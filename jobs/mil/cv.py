@@ -27,13 +27,14 @@ from jobs.mil.fold_metrics import CV_KIND, SCHEMA, failed_fold, summarize
 from jobs.mil.fold_observers import EPOCH_TOPIC, TellingObserver, tell_cluster
 from jobs.mil.predictions import read_predictions, write_predictions
 from jobs.mil.report import REPORT, write_report
-from jobs.mil.run_files import METRICS, PREDICTIONS, check_same_settings, read_metrics
+from jobs.mil.run_files import FREE, PREDICTIONS
 from jobs.mil.splits import Split
 from jobs.mil.train import train_fold
 from jobs.mil.train_here import check_model, check_options
 from jobs.mil.training_progress import TrainingProgress, shown
 from jobs.progress import say
 from jobs.run_directory import RunDirectory, run_directory
+from jobs.training.run_files import METRICS, check_same_settings, read_metrics
 from models.determinism import resolve_device
 from store_schema.errors import ClusterError, SlidestreamError
 
@@ -102,7 +103,7 @@ def cross_validate_here(config: MilConfig, *, quiet: bool) -> dict[str, Any]:
     tasks = fold_tasks(config, splits)
     directory = Path(config.run_dir)
     described = {**config.to_json(), "inputs": cohort.inputs()}
-    check_same_settings(directory, described)
+    check_same_settings(directory, described, FREE)
     if not quiet:
         for note in cohort.bags.notes():
             say(f"note: {note}")

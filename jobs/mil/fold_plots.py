@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from jobs.mil.run_files import column
 from jobs.plots import Ranking, draw_confusion, draw_lines, draw_pr, draw_roc, new_figure, save_png
+from jobs.training.history import column
 from models.slide_model import TaskKind
 
 _METRICS = {

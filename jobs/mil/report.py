@@ -28,8 +28,10 @@ from jobs.mil.fold_metrics import (
 from jobs.mil.fold_plots import draw_confusions, rankings
 from jobs.mil.out_of_fold import interval_text, pooled_metrics, truth_of
 from jobs.mil.predictions import Prediction, read_predictions
-from jobs.mil.run_files import PREDICTIONS, TWO_PASS, column, read_history, read_metrics
+from jobs.mil.run_files import PREDICTIONS, TWO_PASS
 from jobs.plots import draw_lines, draw_pr, draw_roc, new_figure, png_data_url
+from jobs.training.history import column, read_history
+from jobs.training.run_files import read_metrics
 from store_schema.errors import InputError, StorageError
 
 REPORT: Final = "report.html"

@@ -16,21 +16,16 @@ from jobs.mil import fold_plots
 from jobs.mil.cohort import Cohort, FoldBags, fold_bags, open_bags
 from jobs.mil.config import LEAKY, MilConfig
 from jobs.mil.fold_metrics import FOLD_KIND, SCHEMA, flags_of
-from jobs.mil.fold_observers import EveryObserver, HistoryObserver, LogObserver
+from jobs.mil.fold_observers import SHOWN
 from jobs.mil.judging import find_threshold, judge, prediction_rows
 from jobs.mil.predictions import write_predictions
 from jobs.mil.published import PublishedTraining
-from jobs.mil.run_files import (
-    PREDICTIONS,
-    SPLITS,
-    check_same_settings,
-    read_history,
-    read_metrics,
-    write_history,
-)
+from jobs.mil.run_files import FREE, PREDICTIONS, SPLITS
 from jobs.mil.splits import Split, read_splits, write_splits
 from jobs.run_directory import RunDirectory, run_directory
-from models import fit_state
+from jobs.training.history import begin_history, read_history, warnings_of, write_history
+from jobs.training.observers import EveryObserver, HistoryObserver, LogObserver
+from jobs.training.run_files import check_same_settings, read_metrics
 from models.checkpoint import save_model
 from models.determinism import repeatable, resolve_device
 from models.fit import EpochRecord, FitObserver, FitResult, checkpoint_paths, fit
@@ -84,7 +79,7 @@ def train_fold(
     started = time.perf_counter()
     cohort = open_bags(config.bags)
     described = {**config.to_json(), "inputs": cohort.inputs()}
-    check_same_settings(directory, described)
+    check_same_settings(directory, described, FREE)
     _check_same_split(directory, split, cohort)
     finished = read_metrics(directory)
     if finished is not None and finished.get("status") == "finished":
@@ -137,7 +132,7 @@ def _train(
         )
         kind = PublishedTraining if config.leaky else MilTraining
         job = kind(spec, config.fit, bags.train, bags.val, model)
-        resumed = _begin_history(run)
+        resumed = begin_history(run)
         own, close = _observers(config, spec, job, fold, run)
         try:
             result = fit(job, config.fit, run.path, [*own, *observers])
@@ -204,7 +199,7 @@ def _train(
         "test": scores.get("test"),
         "flags": flags_of(scores["test"], spec.class_names) if "test" in scores else [],
         "diagnostics": _diagnostics(result),
-        "warnings": _warnings(result),
+        "warnings": warnings_of(result.history),
         "counts": {
             **cohort.counts,
             "bags": {
@@ -231,22 +226,11 @@ def _check_same_split(directory: Path, split: Split, cohort: Cohort) -> None:
         )
 
 
-def _begin_history(run: RunDirectory) -> int | None:
-    """Bring history.jsonl to what the checkpoint says; return the first epoch that is to be trained, if not 0."""
-    _, last = checkpoint_paths(run.path)
-    history = fit_state.read_history(last) if last.is_file() else ()
-    write_history(run.path, history)
-    if not history:
-        return None
-    run.logger.info("resumed after epoch %d", history[-1].epoch)
-    return history[-1].epoch + 1
-
-
 def _observers(
     config: MilConfig, spec: MilSpec, job: MilTraining, fold: int, run: RunDirectory
 ) -> tuple[list[FitObserver], Any]:
     """Return the fold's own observers, and what closes them."""
-    found: list[FitObserver] = [LogObserver(run.logger), HistoryObserver(run.path)]
+    found: list[FitObserver] = [LogObserver(run.logger, SHOWN), HistoryObserver(run.path)]
     if config.plot_every:
         found.append(
             EveryObserver(
@@ -331,14 +315,3 @@ def _diagnostics(result: FitResult) -> dict[str, float | None]:
     names = [f"{part}_{name}" for part in ("train", "val") for name in _DIAGNOSTICS]
     found = {name: values.get(name) for name in ("train_loss", "val_loss", "loss_gap", *names)}
     return {n: None if v is None or not math.isfinite(v) else v for n, v in found.items()}
-
-
-def _warnings(result: FitResult) -> list[dict[str, Any]]:
-    """Return each warning once: its kind, its last sentence, the first and last epoch that it held in."""
-    found: dict[str, dict[str, Any]] = {}
-    for record in result.history:
-        for sentence in record.warnings:
-            kind = sentence.partition(":")[0]
-            entry = found.setdefault(kind, {"kind": kind, "first_epoch": record.epoch})
-            entry |= {"last_epoch": record.epoch, "message": sentence}
-    return list(found.values())

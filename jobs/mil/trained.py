@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from jobs.mil.model_description import check_description
-from jobs.mil.run_files import TWO_PASS, read_metrics
+from jobs.mil.run_files import TWO_PASS
+from jobs.training.run_files import read_metrics
 from models.checkpoint import load_description, load_weights
 from models.fit import checkpoint_paths
 from models.slide_model import SlideModel, TaskKind

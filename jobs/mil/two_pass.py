@@ -22,10 +22,11 @@ from typing import Any
 from jobs.mil.config import MilConfig
 from jobs.mil.cv import cross_validate_here
 from jobs.mil.run_attention import attention_of_run
-from jobs.mil.run_files import TWO_PASS, check_same_settings
+from jobs.mil.run_files import FREE, TWO_PASS
 from jobs.mil.select import AttentionSource, SelectConfig, select_top_k
 from jobs.mil.train_here import train_here
 from jobs.run_directory import run_directory
+from jobs.training.run_files import check_same_settings
 from models.determinism import resolve_device
 from store_schema.errors import InputError, ModelError, SettingsConflictError
 
@@ -115,7 +116,7 @@ def two_pass(
     """
     directory = Path(config.training.run_dir)
     described = config.to_json()
-    check_same_settings(directory, described)
+    check_same_settings(directory, described, FREE)
     with run_directory(directory, described) as run:
         records = _recorded(directory)
 

@@ -17,9 +17,9 @@ from jobs.mil.cohort import make_splits, open_bags
 from jobs.mil.config import BagSettings, MilConfig, SplitSettings
 from jobs.mil.cv import fold_tasks
 from jobs.mil.predictions import read_predictions
-from jobs.mil.run_files import read_history
 from jobs.mil.splits import Split
 from jobs.mil.train import train_fold
+from jobs.training.history import read_history
 from models.bag_losses import LossSpec
 from models.fit import EpochRecord, FitSpec
 from models.metrics import choose_threshold

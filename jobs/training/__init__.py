@@ -1,0 +1,1 @@
+"""What trainings of all kinds share: their directory, history, observers, progress."""

@@ -1,0 +1,83 @@
+"""What is told of each epoch of a training: its log, its history, its pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.training.history import HISTORY, record_line
+
+if TYPE_CHECKING:
+    from models.fit import EpochRecord
+
+
+class LogObserver:
+    """Writes a line an epoch to the run's log, and each warning when it first comes.
+
+    Parameters
+    ----------
+    logger
+        Of the run.
+    shown
+        Names of the values that a line shows.
+    """
+
+    def __init__(self, logger: logging.Logger, shown: Sequence[str]) -> None:
+        self._logger = logger
+        self._shown = shown
+        self._said: set[str] = set()
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Log an epoch."""
+        best = " (best)" if record.is_best else ""
+        self._logger.info("epoch %d%s: %s", record.epoch, best, epoch_text(record, self._shown))
+        for warning in record.warnings:
+            kind = warning.partition(":")[0]
+            if kind not in self._said:
+                self._said.add(kind)
+                self._logger.warning("epoch %d: %s", record.epoch, warning)
+
+
+@dataclass(frozen=True)
+class HistoryObserver:
+    """Appends each epoch to ``history.jsonl``, so that it can be followed while a training goes on."""
+
+    directory: Path
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Append an epoch."""
+        with (self.directory / HISTORY).open("a") as file:
+            file.write(f"{record_line(record)}\n")
+
+
+@dataclass(frozen=True)
+class EveryObserver:
+    """Draws every so many epochs.
+
+    Attributes
+    ----------
+    every
+        Epochs between pictures, ≥ 1.
+    draw
+        Told of the epoch.
+    """
+
+    every: int
+    draw: Callable[[EpochRecord], None]
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Draw if it is time."""
+        if (record.epoch + 1) % self.every == 0:
+            self.draw(record)
+
+
+def epoch_text(record: EpochRecord, shown: Sequence[str]) -> str:
+    """Write the values of an epoch that one looks at first; names that it has not are left out."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {record.values[name]:.4g}"
+        for name in shown
+        if name in record.values
+    )
