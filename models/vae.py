@@ -127,6 +127,23 @@ class VaeSkip96(nn.Module):
             nn.Conv2d(widths[0], 4 * _RGB, 3, padding=1), nn.PixelShuffle(2)
         )
 
+    def set_pixel_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set what pixels are normalized by: mean and deviation of red, green and blue, of RGB in 0 to 1.
+
+        Raises
+        ------
+        InputError
+            If a number is not finite, or a deviation is not above 0.
+        """
+        given = torch.tensor([list(mean), list(std)], dtype=torch.float32)
+        if given.shape != (2, _RGB) or not given.isfinite().all() or bool((given[1] <= 0).any()):
+            raise InputError(
+                f"The tiles' mean {tuple(mean)} and deviation {tuple(std)} can't normalize pixels: give "
+                "tiles that are not all of one colour."
+            )
+        self.pixel_mean.copy_(given[0])
+        self.pixel_std.copy_(given[1])
+
     def normalize(self, tiles: Tensor) -> Tensor:
         """Bring pixels to the network's space: uint8 (n, y, x, rgb) → float32 (n, 3, y, x), channels last."""
         scale = (255 * self.pixel_std).reciprocal()
