@@ -152,6 +152,10 @@ class Outline:
         As in the legend.
     origin_level0
         (x, y) of its top-left corner [px, level 0].
+    beyond
+        Draw the line just outside of the region instead of inside: two regions with one border stay two lines.
+    cased
+        Draw a white line beside it.
     """
 
     mask: npt.NDArray[np.uint8]
@@ -159,6 +163,8 @@ class Outline:
     colour: Colour
     label: str
     origin_level0: tuple[float, float] = (0.0, 0.0)
+    beyond: bool = False
+    cased: bool = False
 
 
 def sampled(

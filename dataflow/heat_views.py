@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
 from dataflow.ground import Ground
 from dataflow.heat_colours import HeatmapStyle, Scale, colours_of
-from dataflow.heat_layers import Floats, HeatLayer, Outline, sampled
+from dataflow.heat_layers import Colour, Floats, HeatLayer, Outline, sampled
 from dataflow.picture_parts import resampling
 from dataflow.raster_pooling import pooled
 
 BLANK: Final = 244
 """Grey of the ground where there is no slide to show."""
+
+_SQUARE: Final = np.ones((3, 3), bool)
+_WHITE: Final = (255, 255, 255)
 
 
 def view_size(ground: Ground, long_side_px: int) -> tuple[tuple[int, int], float]:
@@ -67,7 +71,10 @@ def score_view(
 def draw_outlines(
     view: Image.Image, outlines: Sequence[Outline], px_per_level0: float, line_px: int
 ) -> None:
-    """Draw regions as lines inside of their borders, into a view, the first one first."""
+    """Draw regions as lines along their borders, into a view, the first one first.
+
+    A cased line has a white one beside it, so that it can be told from what is below, dark or bright.
+    """
     for outline in outlines:
         # whatever is inside of a picture pixel makes it inside: small regions are what is looked for
         pool = max(1, math.floor(1 / (px_per_level0 * max(outline.px_level0))))
@@ -75,5 +82,14 @@ def draw_outlines(
         px_x, px_y = outline.px_level0
         px = px_x * pool, px_y * pool
         inside = sampled(mask, 0, px, outline.origin_level0, view.size, px_per_level0) > 0
-        edge = inside & ~ndimage.binary_erosion(inside, iterations=line_px)
-        view.paste(outline.colour, (0, 0), Image.fromarray((edge * np.uint8(255)).astype(np.uint8)))
+        if outline.beyond:
+            inside = ndimage.binary_dilation(inside, _SQUARE, iterations=line_px)
+        edge = inside & ~ndimage.binary_erosion(inside, _SQUARE, iterations=line_px)
+        if outline.cased:
+            grown = ndimage.binary_dilation(edge, _SQUARE)
+            _paint(view, grown & (~inside if outline.beyond else inside), _WHITE)
+        _paint(view, edge, outline.colour)
+
+
+def _paint(view: Image.Image, where: npt.NDArray[np.bool_], colour: Colour) -> None:
+    view.paste(colour, (0, 0), Image.fromarray((where * np.uint8(255)).astype(np.uint8)))

@@ -9,13 +9,18 @@ import click
 
 from jobs.option_types import FiniteRange
 from jobs.options import config_option, json_option, stack, store_option, verbose_option
+from store_schema.names import MASK
 
-score_options = stack(
+source_options = stack(
     click.option(
         "--score",
-        required=True,
         metavar="RUN[/ARRAY]",
-        help="Which scores; the array is the run's main one if it isn't named.",
+        help="Scores of tiles; the array is the run's main one if it isn't named.",
+    ),
+    click.option(
+        "--raster",
+        metavar="NAME[/ARRAY]",
+        help="A stitched map, instead of --score.",
     ),
     click.option("--class", "class_name", metavar="NAME", help="Of scores by class."),
     click.option("--grid", metavar="NAME", help="Grid; needed when several have the run."),
@@ -28,9 +33,11 @@ score_options = stack(
 )
 
 
-@click.command(help="Draw scores over their slides: one PNG a slide.")
+@click.command(
+    help="Draw scores over their slides: one PNG a slide, and a contact sheet of them all."
+)
 @store_option
-@score_options
+@source_options
 @click.option(
     "--out",
     required=True,
@@ -60,12 +67,24 @@ score_options = stack(
     type=click.Path(path_type=Path),
     help="Folder of masks or annotations, named after the slides, to outline.",
 )
+@click.option(
+    "--mask",
+    metavar="NAME",
+    help="Mask of the store to outline, e.g. of `calibrate`.",
+)
+@click.option(
+    "--sheet/--no-sheet",
+    default=True,
+    show_default=True,
+    help="Draw contact_sheet.png where there are several slides.",
+)
 @json_option
 @verbose_option
 @config_option
 def heatmap(
     store: str,
-    score: str,
+    score: str | None,
+    raster: str | None,
     class_name: str | None,
     grid: str | None,
     slides: tuple[str, ...],
@@ -75,6 +94,8 @@ def heatmap(
     cmap: str,
     alpha: float,
     truth: Path | None,
+    mask: str | None,
+    sheet: bool,
     as_json: bool,
     verbose: bool,
 ) -> int:
@@ -82,36 +103,46 @@ def heatmap(
     from dataflow.heat_colours import HeatmapStyle
     from jobs.heatmaps import Heatmap, HeatmapSettings, draw_heatmaps
     from jobs.one_line import one_line
+    from jobs.raster_reader import RasterChoice
     from jobs.run_config import absolute_url
     from jobs.score_reader import ScoreChoice
     from store_schema.store import open_store
 
+    if (score is None) == (raster is None):
+        raise click.UsageError("give either --score or --raster: what is to be drawn")
     settings = HeatmapSettings(
-        ScoreChoice.parse(score, class_name, grid),
+        ScoreChoice.parse(score, class_name, grid)
+        if score is not None
+        else RasterChoice.parse(str(raster), class_name, grid),
         out,
         slides,
         truth,
         HeatmapStyle(cmap, alpha, percentile, limits),
+        None if mask is None else RasterChoice(mask, MASK, grid=grid),
+        sheet,
     )
 
     def tell(drawn: Heatmap) -> None:
-        text = drawn.problem or f"{drawn.path}" + (
-            f"  (blank ground: {drawn.note})" * bool(drawn.note)
-        )
+        text = drawn.problem or f"{drawn.path}" + f"  ({drawn.note})" * bool(drawn.note)
         if not as_json:
             click.echo(one_line(f"{drawn.slide_id}: {text}"), err=bool(drawn.problem))
 
     found = draw_heatmaps(open_store(absolute_url(store)), settings, tell)
-    failed = [drawn for drawn in found if drawn.problem]
+    failed = [drawn for drawn in found.slides if drawn.problem]
     if as_json:
         report = {
             "store": store,
             "score": score,
-            "drawn": {d.slide_id: str(d.path) for d in found if d.path is not None},
-            "blank_ground": {d.slide_id: d.note for d in found if d.note},
+            "raster": raster,
+            "drawn": {d.slide_id: str(d.path) for d in found.slides if d.path is not None},
+            "contact_sheets": [str(path) for path in found.sheets],
+            "notes": {d.slide_id: d.note for d in found.slides if d.note},
             "failed": {d.slide_id: d.problem for d in failed},
         }
         click.echo(json.dumps(report, indent=2))
     else:
-        click.echo(f"{len(found) - len(failed)} of {len(found)} heatmaps in {out}")
+        for path in found.sheets:
+            click.echo(str(path))
+        n_slides = len(found.slides)
+        click.echo(f"{n_slides - len(failed)} of {n_slides} heatmaps in {out}")
     return 1 if failed else 0

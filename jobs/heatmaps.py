@@ -1,9 +1,9 @@
-"""Heatmaps of a store's scores: one PNG a slide."""
+"""Heatmaps of a store's scores: one PNG a slide, and contact sheets of them all."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,19 +11,26 @@ from typing import Final
 
 import numpy as np
 
+from dataflow.contact_sheet import Cell, SheetHead, contact_pages, sheet_cell
 from dataflow.ground import read_ground
 from dataflow.heat_colours import HeatmapStyle
-from dataflow.heat_layers import Outline, TileScores
+from dataflow.heat_layers import Colour
 from dataflow.heatmap import LONG_SIDE_PX, heatmap_picture
-from dataflow.picture_parts import INK, save_png
+from dataflow.picture_parts import save_png
 from jobs.evaluation.truth import Truth, open_truth
-from jobs.score_reader import ScoreChoice, SlideScore, read_score, scored_slides
-from store_schema import names
+from jobs.heat_regions import TISSUE, find_regions
+from jobs.heat_sources import HeatChoice, HeatSource, heat_source, slides_to_draw
+from jobs.raster_reader import RasterChoice
 from store_schema.errors import SlidestreamError
+from store_schema.slide_view import SlideView
 from store_schema.store import Store
 
-_TRUTH: Final = (200, 0, 110)  # magenta: neither in viridis nor in the tissue's outline
+SHEET_NAME: Final = "contact_sheet"
 _MOST_THREADS: Final = 8
+_STEPS: Final = np.linspace(0, 1, 201)
+_CUT: Final = (
+    0.005  # of the pooled values, at either end: a few outliers don't darken all other slides
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class HeatmapSettings:
     Attributes
     ----------
     choice
-        Which number of which run.
+        Which number of which run, or of which raster.
     out
         Folder of the pictures, ``<slide id>.png``.
     slides
@@ -42,13 +49,19 @@ class HeatmapSettings:
         What is true, of any kind, to outline; None draws none.
     style
         Colours.
+    mask
+        Mask of the store to outline; None draws none.
+    sheet
+        Whether several slides get a contact sheet, too.
     """
 
-    choice: ScoreChoice
+    choice: HeatChoice
     out: Path
     slides: tuple[str, ...] = ()
     truth: Path | None = None
     style: HeatmapStyle = field(default_factory=HeatmapStyle)
+    mask: RasterChoice | None = None
+    sheet: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,7 @@ class Heatmap:
     path
         The picture, None where there is none.
     note
-        Why the slide isn't below it, or an empty string.
+        What is missing in it: the slide below, mask, truth; or an empty string.
     problem
         Why there is no picture, or an empty string.
     """
@@ -73,9 +86,34 @@ class Heatmap:
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class Heatmaps:
+    """What was drawn.
+
+    Attributes
+    ----------
+    slides
+        One a slide.
+    sheets
+        Pages of the contact sheet; none of a single slide.
+    """
+
+    slides: tuple[Heatmap, ...]
+    sheets: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    heatmap: Heatmap
+    cell: Cell | None = None
+    name: str = ""
+    label: str = ""
+    legend: tuple[tuple[Colour, str], ...] = ()
+
+
 def draw_heatmaps(
     store: Store, settings: HeatmapSettings, done: Callable[[Heatmap], None] = lambda _: None
-) -> list[Heatmap]:
+) -> Heatmaps:
     """Draw the heatmaps of a run; a slide that can't be drawn does not stop the others.
 
     Parameters
@@ -91,87 +129,100 @@ def draw_heatmaps(
     ------
     NotInStoreError
         A slide was named that the store hasn't, or no slide has the run.
+    InputError
+        There is no such truth, or a picture can't be written.
     """
-    slides = scored_slides(store, settings.choice, settings.slides)
+    slides = slides_to_draw(store, settings.choice, settings.slides)
     truth = None if settings.truth is None else open_truth(settings.truth)
-    found = []
+    drawn = []
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        for heatmap in pool.map(
-            lambda slide: _draw(store, slide.slide_id, settings, truth), slides
-        ):
-            done(heatmap)
-            found.append(heatmap)
-    return found
+        sheet_style = None
+        if settings.sheet and len(slides) > 1:
+            sheet_style = _sheet_style(pool, slides, settings)
+        for one in pool.map(lambda slide: _draw(slide, settings, truth, sheet_style), slides):
+            done(one.heatmap)
+            drawn.append(one)
+    sheets = [] if sheet_style is None else _draw_sheets(drawn, settings, sheet_style)
+    return Heatmaps(tuple(one.heatmap for one in drawn), tuple(sheets))
 
 
-def _draw(store: Store, slide_id: str, settings: HeatmapSettings, truth: Truth | None) -> Heatmap:
+def _draw(
+    slide: SlideView, settings: HeatmapSettings, truth: Truth | None, sheet: HeatmapStyle | None
+) -> _Drawn:
+    slide_id = slide.slide_id
     try:
-        score = read_score(store[slide_id], settings.choice, follow_prediction=True)
-        record = score.slide.record
-        outlines = _tissue(score)
-        if truth is not None:
-            mask = truth.mask(record)
-            if mask is not None:
-                outlines.append(
-                    Outline(mask.mask.astype(np.uint8), mask.px_level0, _TRUTH, "truth")
-                )
-        ground = read_ground(record, LONG_SIDE_PX)
+        source = heat_source(slide, settings.choice, LONG_SIDE_PX)
+        regions = find_regions(source, settings.mask, truth, LONG_SIDE_PX)
+        ground = read_ground(slide.record, LONG_SIDE_PX)
+        lines = [line for line in (source.predicted, source.numbers, regions.line) if line]
         picture = heatmap_picture(
-            slide_id, _lines(score, record.mpp), ground, _tiles(score), outlines, settings.style
+            slide_id, lines, ground, source.layer, regions.outlines, settings.style
         )
         path = settings.out / f"{slide_id}.png"
         save_png(picture, path, "heatmap")
+        cell = None
+        if sheet is not None:
+            # so small, the tissue's outline would only hide it
+            found = [outline for outline in regions.outlines if outline.label != TISSUE]
+            caption = ",  ".join(filter(None, (source.caption, regions.caption)))
+            cell = sheet_cell(slide_id, caption, ground, source.layer, found, sheet)
     except SlidestreamError as error:
-        return Heatmap(slide_id, None, problem=str(error))
-    return Heatmap(slide_id, path, note=ground.note)
+        return _Drawn(Heatmap(slide_id, None, problem=str(error)))
+    blank = f"blank ground: {ground.note}" * bool(ground.note)
+    note = "; ".join(filter(None, (blank, regions.note)))
+    legend = tuple(
+        (outline.colour, outline.label) for outline in regions.outlines if outline.label != TISSUE
+    )
+    return _Drawn(Heatmap(slide_id, path, note), cell, source.name, source.layer.label, legend)
 
 
-def _tiles(score: SlideScore) -> TileScores:
-    attrs = score.attrs
-    low, high = attrs.get("valid_range", (attrs.get("valid_min"), attrs.get("valid_max")))
-    label = f"{score.what} ({score.run}/{score.array})"
-    return TileScores(score.table, score.tile_level0, score.values, label, low, high)
+def _sheet_style(
+    pool: ThreadPoolExecutor, slides: Sequence[SlideView], settings: HeatmapSettings
+) -> HeatmapStyle:
+    """Return the style that makes the slides of a sheet comparable: one range of values for all."""
+    style = settings.style
+    if style.limits is not None or style.percentile:
+        return style
+
+    def known_of(slide: SlideView) -> tuple[HeatSource, list[float]] | None:
+        try:
+            source = heat_source(slide, settings.choice, LONG_SIDE_PX)
+        except SlidestreamError:  # is told of where it is drawn
+            return None
+        known = source.layer.values[np.isfinite(source.layer.values)]
+        # each slide counts the same, whatever its size
+        return source, np.quantile(known, _STEPS).tolist() if known.size else []
+
+    low, high, every = None, None, list[float]()
+    for found in pool.map(known_of, slides):
+        if found is not None:
+            low, high = found[0].layer.valid
+            every += found[1]
+    if not every:
+        return style.with_limits((low or 0.0, high or 1.0))
+    ends = np.quantile(every, (_CUT, 1 - _CUT))
+    return style.with_limits(
+        (float(ends[0]) if low is None else low, float(ends[1]) if high is None else high)
+    )
 
 
-def _tissue(score: SlideScore) -> list[Outline]:
-    """Return the outline of the mask that the grid was laid by, none where the grid has no mask."""
-    if names.TISSUE_RUN not in score.slide.runs(score.grid, names.MASKS):
+def _draw_sheets(
+    drawn: Sequence[_Drawn], settings: HeatmapSettings, style: HeatmapStyle
+) -> list[Path]:
+    cells = [one.cell for one in drawn if one.cell is not None]
+    if not cells:
         return []
-    attrs = score.slide.run_attrs(score.grid, names.MASKS, names.TISSUE_RUN)
-    mask = score.slide.raster(score.grid, names.TISSUE_RUN)[names.MASK].values
-    px = float(attrs[names.PX_LEVEL0])
-    return [Outline(mask.astype(np.uint8), (px, px), INK, "tissue")]
-
-
-def _lines(score: SlideScore, mpp: float | None) -> list[str]:
-    """Return what stands below the title: what was predicted, and the score's numbers."""
-    side = f"{score.tile_level0} px" if mpp is None else f"{score.tile_level0 * mpp:.0f} µm"
-    n = len(score.table)
-    numbers = f"{score.run}/{score.array}"
-    if score.class_name is not None:
-        numbers += f" for {score.class_name}"
-    numbers += f":  {n:,} tile{'s' * (n != 1)} of {side}"
-    known = score.values[np.isfinite(score.values)]
-    if known.size:
-        low, middle, high = (f"{v:.3g}" for v in np.quantile(known, (0, 0.5, 1)))
-        numbers += f",  min {low},  median {middle},  max {high}"
-    if known.size < n:
-        numbers += f",  {n - known.size:,} without a value"
-    said = predicted_line(score)
-    return [numbers] if said is None else [said, numbers]
-
-
-def predicted_line(score: SlideScore) -> str | None:
-    """Return what the run predicted of the slide, None where it predicts nothing."""
-    prediction = score.prediction
-    if not prediction:
-        return None
-    pairs = zip(prediction["class_names"], prediction["probabilities"], strict=True)
-    shares = ", ".join(f"{name} {value:.3f}" for name, value in pairs)
-    text = f"predicted: {prediction['predicted'] or 'none of the classes'}    ({shares}"
-    if prediction.get("threshold") is not None:
-        text += f"; threshold {prediction['threshold']:.3f}"
-    text += ")"
-    if prediction.get("split"):
-        text += f"    a {prediction['split']} slide of this model"
-    return text
+    legend = dict.fromkeys(entry for one in drawn for entry in one.legend)
+    first = next(one for one in drawn if one.cell is not None)
+    label = first.label
+    limits = style.limits or (0.0, 100.0)  # percentiles have none
+    if style.percentile:
+        label += ", as percentile of each slide"
+    head = SheetHead(first.name, label, limits, style, tuple(legend))
+    pages = list(contact_pages(head, cells))
+    paths = []
+    for i, page in enumerate(pages, start=1):
+        number = f"-{i}" if len(pages) > 1 else ""
+        paths.append(settings.out / f"{SHEET_NAME}{number}.png")
+        save_png(page, paths[-1], "contact sheet")
+    return paths
