@@ -1,8 +1,7 @@
-"""Masks that somebody else made: an image of any scale, or GeoJSON polygons in level-0 pixels."""
+"""Masks that somebody else made: an image of any scale, or annotations in level-0 pixels."""
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from pathlib import Path
@@ -10,12 +9,14 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import openslide
 from PIL import Image
-from skimage.draw import polygon2mask
 
+from dataflow.annotation_files import ANNOTATION_SUFFIXES, read_annotations
+from dataflow.annotations import checked_crossings, draw
 from store_schema.errors import InputError
 
-_GEOJSON: Final = (".geojson", ".json")
+_MOST_PX: Final = 32_000_000  # of a mask that is too large to be read whole: 128 MB as RGBA
 
 
 def read_mask_file(
@@ -26,7 +27,7 @@ def read_mask_file(
     Parameters
     ----------
     path
-        ``.geojson`` or ``.json``, or an image that Pillow reads.
+        Annotations (GeoJSON, or ASAP's ``.xml``), or an image.
     width, height
         Size of the slide [px, level 0].
     px_level0
@@ -36,7 +37,7 @@ def read_mask_file(
     -------
     tuple
         uint8 (y, x), 1 is tissue; and the size of its pixels [px, level 0]: as wanted for
-        polygons; for an image, what comes close to it by repeating or pooling whole pixels, so
+        annotations; for an image, what comes close to it by repeating or pooling whole pixels, so
         that the image's own borders stay exact.
 
     Raises
@@ -46,8 +47,10 @@ def read_mask_file(
     """
     if not path.is_file():
         raise InputError(f"the mask {path} isn't there; check the path")
-    if path.suffix.lower() in _GEOJSON:
-        return _from_geojson(path, width, height, px_level0), px_level0
+    if path.suffix.lower() in ANNOTATION_SUFFIXES:
+        annotations = read_annotations(path)
+        checked_crossings(annotations, path)
+        return draw(annotations, width, height, px_level0).astype(np.uint8), px_level0
     return _from_image(path, width, height, px_level0)
 
 
@@ -57,27 +60,22 @@ def read_mask_image(path: Path, width: int, height: int) -> npt.NDArray[np.bool_
     Parameters
     ----------
     path
-        An image that Pillow reads.
+        An image that Pillow reads; a larger one may be a pyramidal TIFF, of which the finest level of at most 32 Mpx
+        is taken.
     width, height
         Size of the slide [px, level 0]; the image covers all of it.
 
     Returns
     -------
     array
-        bool (y, x), in the image's own pixels.
+        bool (y, x), in the image's own pixels, or those of its level.
 
     Raises
     ------
     InputError
         The file can't be read, or doesn't have the slide's proportions.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                mode, pixels = image.mode, np.asarray(image)
-    except (OSError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"the mask {path} can't be read as an image: {error}") from error
+    mode, pixels = _pixels(path)
     if mode in ("RGBA", "LA"):
         pixels = pixels[..., :-1] * (pixels[..., -1:] > 0)
     mask: npt.NDArray[np.bool_] = (pixels.reshape(*pixels.shape[:2], -1) != 0).any(axis=2)
@@ -89,6 +87,35 @@ def read_mask_image(path: Path, width: int, height: int) -> npt.NDArray[np.bool_
             f"({width} by {height} px); give a mask of the whole slide"
         )
     return mask
+
+
+def _pixels(path: Path) -> tuple[str, npt.NDArray[Any]]:
+    """Return mode and pixels of an image, (y, x) or (y, x, channel)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.mode, np.asarray(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return "RGBA", _level(path)
+    except OSError as error:
+        raise InputError(f"the mask {path} can't be read as an image: {error}") from error
+
+
+def _level(path: Path) -> npt.NDArray[np.uint8]:
+    """Return a level of a pyramid, uint8 (y, x, rgba): what was never written is transparent there, so outside."""
+    try:
+        with openslide.OpenSlide(path) as pyramid:
+            sizes = pyramid.level_dimensions
+            level = next((i for i, (w, h) in enumerate(sizes) if w * h <= _MOST_PX), None)
+            if level is not None:
+                return np.asarray(pyramid.read_region((0, 0), level, sizes[level]))
+    except openslide.OpenSlideError:
+        pass  # said below: it isn't a pyramid
+    raise InputError(
+        f"the mask {path} is too large to be read whole, and no level of it is small enough: save it at a coarser "
+        "scale, or as a tiled, pyramidal TIFF"
+    )
 
 
 def _from_image(
@@ -104,65 +131,3 @@ def _from_image(
     padded = np.pad(mask, ((0, -rows % times), (0, -columns % times)))
     pooled = padded.reshape(padded.shape[0] // times, times, -1, times).mean(axis=(1, 3))
     return (pooled >= 0.5).astype(np.uint8), own_px * times
-
-
-def _from_geojson(path: Path, width: int, height: int, px_level0: float) -> npt.NDArray[np.uint8]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"the mask {path} can't be read as GeoJSON: {error}") from error
-    shape = (math.ceil(height / px_level0 - 1e-6), math.ceil(width / px_level0 - 1e-6))
-    mask = np.zeros((max(shape[0], 1), max(shape[1], 1)), dtype=bool)
-    for rings in _polygons(data, path):
-        _draw(mask, rings, px_level0, path)
-    return mask.astype(np.uint8)
-
-
-def _polygons(node: Any, path: Path) -> list[Any]:
-    """All polygons, each a list of rings, of any GeoJSON object."""
-    kind = node.get("type") if isinstance(node, dict) else None
-    try:
-        if kind == "FeatureCollection":
-            return [rings for feature in node["features"] for rings in _polygons(feature, path)]
-        if kind == "GeometryCollection":
-            return [rings for part in node["geometries"] for rings in _polygons(part, path)]
-        if kind == "Feature":
-            return [] if node["geometry"] is None else _polygons(node["geometry"], path)
-        if kind == "Polygon":
-            return [node["coordinates"]]
-        if kind == "MultiPolygon":
-            return list(node["coordinates"])
-    except (KeyError, TypeError) as error:
-        raise InputError(f"the mask {path} isn't valid GeoJSON: a {kind} lacks {error}") from error
-    if isinstance(node, list):  # QuPath writes a bare list of features
-        return [rings for feature in node for rings in _polygons(feature, path)]
-    raise InputError(
-        f"the mask {path} holds a {kind or 'value'} where only polygons can be tissue; export the "
-        "annotations as Polygon or MultiPolygon"
-    )
-
-
-def _draw(mask: npt.NDArray[np.bool_], rings: Any, px_level0: float, path: Path) -> None:
-    """Add one polygon: pixels whose centre is in the first ring and in none of the others."""
-    corners = []
-    try:
-        for ring in rings:
-            points = np.array([point[:2] for point in ring], dtype=float)
-            if len(points) < 3 or not np.isfinite(points).all():
-                raise ValueError("a ring needs at least three points, all of them finite")
-            corners.append(points / px_level0 - 0.5)  # pixel i has its centre at i + 0.5
-    except (TypeError, ValueError, IndexError) as error:
-        raise InputError(f"the mask {path} has a polygon that can't be drawn: {error}") from error
-    if not corners:
-        return
-    # only the part of the mask that the polygon can touch: cheap for thousands of small ones
-    low = np.clip(np.floor(corners[0].min(axis=0)).astype(int), 0, None)
-    high = np.ceil(corners[0].max(axis=0)).astype(int) + 1
-    window = mask[low[1] : max(high[1], 0), low[0] : max(high[0], 0)]
-    if window.size == 0:
-        return
-    insides = [
-        polygon2mask(window.shape, (points - low)[:, ::-1])  # type: ignore[no-untyped-call]
-        for points in corners
-    ]
-    window |= insides[0] & ~np.any(insides[1:], axis=0) if len(insides) > 1 else insides[0]

@@ -1,20 +1,25 @@
-"""What is true of tiles, from masks of whole slides."""
+"""Where a slide is positive, from a mask or annotations of the whole slide, and which tiles that makes positive."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from dataflow.mask_files import read_mask_file, read_mask_image
+from dataflow.annotation_files import ANNOTATION_SUFFIXES, read_annotations
+from dataflow.annotations import check_reach, checked_crossings, draw
+from dataflow.mask_files import read_mask_image
 from store_schema.errors import InputError
 from store_schema.specs import SlideRecord, TileTable
 
-_GEOJSON = (".geojson", ".json")
-_POLYGON_SIDE_PX = 4096  # polygons are drawn this large, or at level 0 where that is smaller
+_DRAWN_SIDE_PX: Final = (
+    4096  # annotations are drawn this large, or at level 0 where that is smaller
+)
+_SUFFIX: Final = "_mask"  # CAMELYON16 calls the mask of tumor_001 tumor_001_mask.tif
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,13 @@ class TruthMask:
         bool (y, x); covers the slide from its origin.
     px_level0
         Side of its pixels [px, level 0], as (x, y).
+    notes
+        What should be known of it, in sentences.
     """
 
     mask: npt.NDArray[np.bool_]
     px_level0: tuple[float, float]
+    notes: tuple[str, ...] = ()
 
     def fraction(
         self,
@@ -54,8 +62,9 @@ class TruthMask:
         """
         px_x, px_y = self.px_level0
         # integral of the mask from the origin; between pixel corners it is bilinear (Crow 1984, summed-area tables)
-        table = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
-        table[1:, 1:] = self.mask.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+        table = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), dtype=np.int64)
+        np.cumsum(self.mask, axis=0, out=table[1:, 1:])
+        np.cumsum(table[1:, 1:], axis=1, out=table[1:, 1:])
         left, right = x / px_x, (x + tile_level0) / px_x
         top, bottom = y / px_y, (y + tile_level0) / px_y
         inside = (
@@ -66,9 +75,27 @@ class TruthMask:
         )
         return np.clip(inside * (px_x * px_y / tile_level0**2), 0.0, 1.0)
 
+    def at(self, x: npt.NDArray[np.floating], y: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+        """Return which points of a lattice are positive, bool (y, x).
+
+        Parameters
+        ----------
+        x, y
+            float (x,) and (y,), positions of columns and rows [px, level 0]. What is outside of the slide is negative.
+        """
+        columns, rows = (
+            np.floor(place / px).astype(np.intp)
+            for place, px in zip((x, y), self.px_level0, strict=True)
+        )
+        height, width = self.mask.shape
+        known_x, known_y = (columns >= 0) & (columns < width), (rows >= 0) & (rows < height)
+        found = np.zeros((len(y), len(x)), dtype=bool)
+        found[np.ix_(known_y, known_x)] = self.mask[np.ix_(rows[known_y], columns[known_x])]
+        return found
+
 
 def _at(
-    table: npt.NDArray[np.float64],
+    table: npt.NDArray[np.int64],
     rows: npt.NDArray[np.floating],
     columns: npt.NDArray[np.floating],
 ) -> npt.NDArray[np.float64]:
@@ -85,14 +112,16 @@ def _at(
 
 @dataclass(frozen=True)
 class MaskFolder:
-    """A folder with masks of slides: ``<slide id>.<any image format>``, or GeoJSON in level-0 pixels.
+    """Masks and annotations of slides, in files that are named after them.
+
+    ``<slide id>.<any image format>`` (or ``<slide id>_mask.…``) of any scale, GeoJSON or ASAP's XML in level-0 pixels.
 
     Attributes
     ----------
     path
-        The folder.
+        The folder, or the file of one slide.
     files
-        Slide id → its masks.
+        Slide id → its files.
     """
 
     path: Path
@@ -100,7 +129,7 @@ class MaskFolder:
 
     @classmethod
     def of(cls, path: Path) -> MaskFolder:
-        """List a folder.
+        """List a folder, or take a single file.
 
         Raises
         ------
@@ -108,30 +137,34 @@ class MaskFolder:
             There is no such folder.
         """
         try:
-            listed = sorted(p for p in path.iterdir() if p.is_file())
+            listed = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
         except OSError as error:
             raise InputError(
-                f"the folder of masks {path} can't be read ({error.strerror}): check the path"
+                f"the masks {path} can't be read ({error.strerror}): check the path"
             ) from error
         files: dict[str, tuple[Path, ...]] = {}
         for file in listed:
-            files[file.stem] = (*files.get(file.stem, ()), file)
+            stem = file.stem
+            bare = stem[: -len(_SUFFIX)] if stem.lower().endswith(_SUFFIX) else stem
+            for slide_id in {stem, bare}:
+                files[slide_id] = (*files.get(slide_id, ()), file)
         return cls(path, files)
 
     def read(self, slide_id: str, width: int, height: int) -> TruthMask | None:
-        """Read a slide's mask, None where there is none.
+        """Read where a slide is positive, None where nothing is known.
 
         Parameters
         ----------
         slide_id
-            The slide; a mask is named after it.
+            The slide; its file is named after it.
         width, height
             Size of the slide [px, level 0]. An image covers all of it: its pixels' size follows.
 
         Raises
         ------
         InputError
-            There are several masks, or the mask can't be read, or doesn't have the slide's proportions.
+            There are several files, or the file can't be read, or it isn't of this slide: an image of other
+            proportions, annotations that reach beyond the slide. Or an annotation crosses itself.
         """
         found = self.files.get(slide_id, ())
         if not found:
@@ -141,11 +174,14 @@ class MaskFolder:
             raise InputError(
                 f"{self.path} has several masks of slide {slide_id} ({listed}): keep one"
             )
-        if found[0].suffix.lower() in _GEOJSON:
-            px = max(1.0, max(width, height) / _POLYGON_SIDE_PX)
-            drawn, px = read_mask_file(found[0], width, height, px)
-            return TruthMask(drawn.astype(bool), (px, px))
-        mask = read_mask_image(found[0], width, height)
+        file = found[0]
+        if file.suffix.lower() in ANNOTATION_SUFFIXES:
+            annotations = read_annotations(file)
+            check_reach(annotations, file, width, height)
+            notes = checked_crossings(annotations, file)
+            px = max(1.0, max(width, height) / _DRAWN_SIDE_PX)
+            return TruthMask(draw(annotations, width, height, px), (px, px), notes)
+        mask = read_mask_image(file, width, height)
         return TruthMask(mask, (width / mask.shape[1], height / mask.shape[0]))
 
     def mask(self, record: SlideRecord) -> TruthMask | None:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from jobs.evaluation.tile_labels import TileLabels
 from jobs.evaluation.tile_truth import MaskFolder, TruthMask
 from store_schema.specs import SlideRecord, TileTable
 
@@ -48,11 +49,17 @@ class Truth(Protocol):
 
 
 def open_truth(path: Path) -> Truth:
-    """Open a folder of masks or annotations, named after their slides.
+    """Open what is known: a folder of masks and annotations, the file of one slide, or a table of tile labels.
+
+    Parameters
+    ----------
+    path
+        A folder with files named after their slides: images of any scale, GeoJSON, ASAP's XML. One such file. Or a CSV
+        with the columns slide_id, x, y, label.
 
     Raises
     ------
     InputError
-        There is nothing such.
+        There is nothing such, or the table makes no sense.
     """
-    return MaskFolder.of(path)
+    return TileLabels.of(path) if path.suffix.lower() == ".csv" else MaskFolder.of(path)

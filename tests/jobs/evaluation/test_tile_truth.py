@@ -79,6 +79,38 @@ def test_geojson_is_a_mask_too(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, [1, 1, 0, 0.25], atol=0.02)
 
 
+def test_points_of_a_lattice(tmp_path: Path) -> None:
+    mask = np.array([[True, False], [False, True]])
+    truth = TruthMask(mask, (10.0, 20.0))
+    found = truth.at(np.array([-1.0, 0.0, 9.9, 10.0, 19.9, 20.0]), np.array([19.9, 20.0, 41.0]))
+    expected = [[0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0], [0, 0, 0, 0, 0, 0]]
+    np.testing.assert_array_equal(found, np.array(expected, bool))
+
+
+def test_annotations_are_checked_against_the_slide(tmp_path: Path) -> None:
+    path = tmp_path / "s.geojson"
+    ring = [[0, 0], [900, 0], [900, 900], [0, 900], [0, 3], [3, -2]]
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    folder = MaskFolder.of(tmp_path)
+    truth = folder.read("s", 1000, 1000)
+    assert truth is not None
+    assert len(truth.notes) == 1  # of a tiny loop
+    with pytest.raises(
+        InputError, match=r"annotation 1 of .*s.geojson spans .* only 500 by 500 px"
+    ):
+        folder.read("s", 500, 500)
+
+
+def test_masks_may_be_called_masks(tmp_path: Path) -> None:
+    Image.new("L", (20, 20), 255).save(tmp_path / "tumor_001_Mask.png")
+    folder = MaskFolder.of(tmp_path)
+    for slide_id in ("tumor_001", "tumor_001_Mask"):
+        assert folder.read(slide_id, 200, 200) is not None
+    Image.new("L", (20, 20)).save(tmp_path / "tumor_001.png")
+    with pytest.raises(InputError, match="several masks of slide tumor_001"):
+        MaskFolder.of(tmp_path).read("tumor_001", 200, 200)
+
+
 def test_masks_that_do_not_fit(tmp_path: Path) -> None:
     Image.new("L", (20, 40)).save(tmp_path / "tall.png")
     (tmp_path / "text.png").write_text("no picture")
