@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from dataflow import meters, worker_cache
+from dataflow.keyed_cache import KeyedCache
 from dataflow.meters import StageMeters
 from dataflow.receipts import BlockReceipt, Failure
 from dataflow.stain import StainBasis, StainMethod, StainNormalizer, stain_method_array_spec
@@ -41,7 +42,7 @@ class SlideContext:
     basis: StainBasis | None
 
 
-_contexts: worker_cache.KeyedCache[SlideContext] = worker_cache.KeyedCache(32)
+_contexts: KeyedCache[SlideContext] = KeyedCache(32)
 
 
 def output_arrays(encode: EncodeSpec) -> dict[str, ArraySpec]:
