@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
@@ -15,18 +15,20 @@ from store_schema.errors import InputError
 
 ANNOTATION_SUFFIXES: Final = (".geojson", ".json", ".xml")
 
-CUT_OUTS: Final = ("_2", "exclusion", "normal", "ignore*")
-"""Groups (ASAP) and classes (GeoJSON) that are taken away from the others, in any case of letters.
+EXCLUDED: Final = ("exclusion", "ignore*")
+"""Groups (ASAP) and classes (GeoJSON) that are taken away from others, in any case; ``Ignore*`` is QuPath's."""
 
-``_2`` and ``Exclusion`` are CAMELYON16's (its groups ``_0``, ``_1`` and ``Tumor`` are tumour), ``normal`` is
-CAMELYON17's, ``Ignore*`` QuPath's.
+NOT_TUMOUR: Final = (*EXCLUDED, "_2", "normal")
+"""Those that are taken away from tumour.
+
+``_2`` is CAMELYON16's (its groups ``_0``, ``_1`` and ``Tumor`` are tumour), ``normal`` CAMELYON17's.
 """
 
 _WITH_AREA: Final = ("Polygon", "Spline", "Rectangle")
 _WITHOUT_AREA: Final = ("Dot", "PointSet", "Measurement", "None")
 
 
-def read_annotations(path: Path) -> tuple[Annotation, ...]:
+def read_annotations(path: Path, cut_outs: Collection[str]) -> tuple[Annotation, ...]:
     """Read annotations in level-0 pixels.
 
     Parameters
@@ -34,7 +36,9 @@ def read_annotations(path: Path) -> tuple[Annotation, ...]:
     path
         GeoJSON (any object, or QuPath's bare list of features), or ASAP's XML. Of the latter, a spline is taken as the
         polygon of its points; dots and measurements, which have no area, are left out. All outlines count, whatever
-        their class, but for :data:`CUT_OUTS`.
+        their class.
+    cut_outs
+        Classes and groups, in lower case, whose area is taken away from that of the others.
 
     Raises
     ------
@@ -42,10 +46,10 @@ def read_annotations(path: Path) -> tuple[Annotation, ...]:
         The file can't be read, or holds what isn't an outline.
     """
     read = _asap if path.suffix.lower() == ".xml" else _geojson
-    return tuple(read(path))
+    return tuple(read(path, cut_outs))
 
 
-def _geojson(path: Path) -> Iterator[Annotation]:
+def _geojson(path: Path, cut_outs: Collection[str]) -> Iterator[Annotation]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         found = list(_features(data, path, {}))
@@ -59,7 +63,8 @@ def _geojson(path: Path) -> Iterator[Annotation]:
         label = properties.get("name") or of_class
         name = f"annotation {number}" + (f" ({label})" if label else "")
         rings = tuple(tuple(_ring(ring, name, path) for ring in each) for each in polygons)
-        yield Annotation(name, tuple(each for each in rings if each), _cuts_out(of_class))
+        cut_out = isinstance(of_class, str) and of_class.lower() in cut_outs
+        yield Annotation(name, tuple(each for each in rings if each), cut_out)
 
 
 def _features(
@@ -107,7 +112,7 @@ class _NoDoctype(ElementTree.TreeBuilder):
         raise ValueError(f"it declares a document type {name!r}, which ASAP doesn't")
 
 
-def _asap(path: Path) -> Iterator[Annotation]:
+def _asap(path: Path, cut_outs: Collection[str]) -> Iterator[Annotation]:
     try:
         parser = ElementTree.XMLParser(target=_NoDoctype())
         root = ElementTree.parse(path, parser).getroot()
@@ -134,7 +139,8 @@ def _asap(path: Path) -> Iterator[Annotation]:
             )
         corners = sorted(element.iterfind("Coordinates/Coordinate"), key=_order)
         ring = _ring([(each.get("X"), each.get("Y")) for each in corners], name, path)
-        yield Annotation(name, ((ring,),), any(map(_cuts_out, _lineage(group, parents))))
+        cut_out = any(each.lower() in cut_outs for each in _lineage(group, parents))
+        yield Annotation(name, ((ring,),), cut_out)
 
 
 def _order(element: ElementTree.Element) -> float:
@@ -152,10 +158,6 @@ def _lineage(group: str, parents: Mapping[str, str]) -> list[str]:
         found.append(group)
         group = parents.get(group, "")
     return found
-
-
-def _cuts_out(group: object) -> bool:
-    return isinstance(group, str) and group.lower() in CUT_OUTS
 
 
 def _ring(points: Any, name: str, path: Path) -> Ring:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import openslide
 from PIL import Image
 
-from dataflow.annotation_files import ANNOTATION_SUFFIXES, read_annotations
+from dataflow.annotation_files import ANNOTATION_SUFFIXES, EXCLUDED, read_annotations
 from dataflow.annotations import checked_crossings, draw
 from store_schema.errors import InputError
 
@@ -48,7 +48,7 @@ def read_mask_file(
     if not path.is_file():
         raise InputError(f"the mask {path} isn't there; check the path")
     if path.suffix.lower() in ANNOTATION_SUFFIXES:
-        annotations = read_annotations(path)
+        annotations = read_annotations(path, EXCLUDED)
         checked_crossings(annotations, path)
         return draw(annotations, width, height, px_level0).astype(np.uint8), px_level0
     return _from_image(path, width, height, px_level0)

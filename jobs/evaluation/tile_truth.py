@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from dataflow.annotation_files import ANNOTATION_SUFFIXES, read_annotations
+from dataflow.annotation_files import ANNOTATION_SUFFIXES, NOT_TUMOUR, read_annotations
 from dataflow.annotations import check_reach, checked_crossings, draw
 from dataflow.mask_files import read_mask_image
 from store_schema.errors import InputError
@@ -176,7 +176,7 @@ class MaskFolder:
             )
         file = found[0]
         if file.suffix.lower() in ANNOTATION_SUFFIXES:
-            annotations = read_annotations(file)
+            annotations = read_annotations(file, NOT_TUMOUR)
             check_reach(annotations, file, width, height)
             notes = checked_crossings(annotations, file)
             px = max(1.0, max(width, height) / _DRAWN_SIDE_PX)
