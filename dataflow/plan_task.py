@@ -5,19 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
-
 from dataflow.block_task import output_arrays
 from dataflow.discover import SlideSource
 from dataflow.index import index_slide
 from dataflow.receipts import Failure, SlidePlan
-from dataflow.slide import SlideReader, open_slide
 from dataflow.slide_digest import slide_digest
-from dataflow.stain import StainBasis, StainMethod, fit_slide
-from dataflow.stored_plan import stored_plan
+from dataflow.slide_stain import fit_stored_slide
+from dataflow.stain import StainMethod
 from dataflow.stream_spec import EncodeSpec, StreamSpec
-from dataflow.tile_reader import TileReader
 from store_schema import names
 from store_schema.blocks import BlockGroup
 from store_schema.errors import SlideChangedError, SlidestreamError
@@ -27,10 +22,6 @@ from store_schema.store import open_store
 
 # Raised when the stream's numbers change for the same settings: blocks of both must not mix in one array.
 STREAM_VERSION = 1
-
-_STAIN_SAMPLE_TILES = (
-    64  # pooled for a slide's stain basis: 4 M pixels at 256 px, far beyond what the fit needs
-)
 
 
 def plan_slide(spec: StreamSpec, source: SlideSource) -> SlidePlan:
@@ -104,9 +95,9 @@ def _claim(
     extra: dict[str, object] = {}
     notes: list[str] = []
     if encode.stain.needs_basis:
-        basis = _fit_stain(slide, grid_name, encode, source)
-        extra[names.STAIN_BASIS] = None if basis is None else basis.to_json()
-        if basis is not None and basis.method is not encode.stain.wanted_method:
+        basis = fit_stored_slide(slide, grid_name, encode.stain, source)
+        extra[names.STAIN_BASIS] = basis.to_json()
+        if basis.method is not encode.stain.wanted_method:
             notes.append(
                 f"the slide's {encode.stain.method} fit failed ({basis.reason}); "
                 f"{StainMethod(basis.method).name.lower()} was used"
@@ -121,27 +112,3 @@ def _claim(
         overwrite=encode.overwrite,
     )
     return group, notes
-
-
-def _fit_stain(
-    slide: SlideView, grid_name: str, encode: EncodeSpec, source: SlideSource
-) -> StainBasis | None:
-    """Fit one stain basis to a seeded sample of the slide's tiles."""
-    reader = open_slide(source.path, source.mpp)
-    try:
-        tiles = _sample_tiles(reader, slide, grid_name)
-    finally:
-        reader.close()
-    return fit_slide(tiles, encode.stain)
-
-
-def _sample_tiles(reader: SlideReader, slide: SlideView, grid_name: str) -> npt.NDArray[np.uint8]:
-    table = slide.tile_table(grid_name)
-    # seeded by the content, so that every run, and every resume, fits the same basis
-    generator = np.random.default_rng(int(slide.record.fingerprint, 16))
-    count = min(_STAIN_SAMPLE_TILES, len(table))
-    chosen = np.sort(generator.choice(len(table), size=count, replace=False))
-    plan = stored_plan(reader.info, slide, grid_name)
-    tiles = np.empty((count, plan.tile_px, plan.tile_px, 3), dtype=np.uint8)
-    TileReader(reader, plan).read(table.x[chosen], table.y[chosen], tiles)
-    return tiles

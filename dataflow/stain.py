@@ -7,9 +7,10 @@ comparable, and a tile of clear glass, whose optical density is about 0, stays c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +89,30 @@ class StainSpec:
             return {"method": "none"}
         target = {"name": self.target.name, "digest": self.target.digest}
         return {"method": self.method, "fit": self.fit, "target": target}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec with all numbers of its target: enough to normalize in the same way elsewhere."""
+        if self.method == "none":
+            return {"method": "none"}
+        return {"method": self.method, "fit": self.fit, "target": self.target.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> StainSpec:
+        """Read what :meth:`to_json` gave, also after a trip through JSON text.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            Something else was given.
+        """
+        method = data["method"]
+        if method not in get_args(Method):
+            raise ValueError(f"no stain normalization {method!r}")
+        if method == "none":
+            return cls()
+        if data["fit"] not in get_args(FitScope):
+            raise ValueError(f"no stain fit {data['fit']!r}")
+        return cls(method, data["fit"], StainTarget.from_json(data["target"]))
 
 
 @dataclass(frozen=True)

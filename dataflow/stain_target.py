@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -102,6 +103,30 @@ class StainTarget:
         """Return the target, with its digest, as a JSON-able mapping."""
         return {**asdict(self), "digest": self.digest}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> StainTarget:
+        """Read what :meth:`to_json` gave, also after a trip through JSON text.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            Something else was given, or its digest is of other numbers.
+        """
+        haematoxylin, eosin = data["stains"]
+        target = cls(
+            name=str(data["name"]),
+            stains=(_three(haematoxylin), _three(eosin)),
+            max_concentrations=(
+                float(data["max_concentrations"][0]),
+                float(data["max_concentrations"][1]),
+            ),
+            lab_mean=_three(data["lab_mean"]),
+            lab_std=_three(data["lab_std"]),
+        )
+        if target.digest != data["digest"]:
+            raise ValueError("the stain target was altered: its digest is of other numbers")
+        return target
+
     def macenko_tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Stains (rgb 3, stain 2) and maximal concentrations (2,), float64."""
         return (
@@ -115,3 +140,8 @@ class StainTarget:
             torch.tensor(self.lab_mean, dtype=torch.float64),
             torch.tensor(self.lab_std, dtype=torch.float64),
         )
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    first, second, third = values
+    return float(first), float(second), float(third)

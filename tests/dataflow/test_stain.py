@@ -164,3 +164,18 @@ def test_a_target_without_tissue_is_refused() -> None:
         StainTarget.from_image(blank_tile())
     with pytest.raises(InputError, match="8-bit RGB"):
         StainTarget.from_image(np.zeros((4, 4), dtype=np.uint8))
+
+
+def test_a_spec_survives_json_and_an_altered_target_is_refused() -> None:
+    target = StainTarget.from_image(he_tiles(1, side_px=256)[0], "mine")
+    for spec in (StainSpec(), StainSpec("macenko", "tile", target), StainSpec("reinhard")):
+        again = StainSpec.from_json(json.loads(json.dumps(spec.to_json())))
+        assert again == spec
+        assert again.provenance == spec.provenance
+
+    altered = StainSpec("macenko", "tile", target).to_json()
+    altered["target"]["lab_mean"] = [1, 2, 3]
+    with pytest.raises(ValueError, match="altered"):
+        StainSpec.from_json(altered)
+    with pytest.raises(ValueError, match="vahadane"):
+        StainSpec.from_json({"method": "vahadane"})
