@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -15,6 +17,7 @@ from jobs.options import config_option, json_option, stack, store_option, verbos
 if TYPE_CHECKING:
     from jobs.calibration.summary import CalibrateOutcome
 
+_LINE_EVERY_S: Final = 10.0
 _path = click.Path(path_type=Path)
 
 _what = stack(
@@ -206,7 +209,7 @@ def calibrate(
         overwrite,
         run_dir,
     )
-    outcome = calibrate_here(call, quiet=as_json)
+    outcome = calibrate_here(call, _nothing if as_json else _lines())
     if as_json:
         click.echo(json.dumps(summary_of(outcome), indent=2))
     else:
@@ -247,16 +250,32 @@ def _check(ctx: click.Context) -> None:
         raise click.UsageError("--threshold is given, so no --metric chooses it: leave one out.")
 
 
+def _nothing(n_done: int, n_total: int) -> None:
+    """Say nothing."""
+
+
+def _lines() -> Callable[[int, int], None]:
+    """Return what says how far it is, every ten seconds."""
+    last = time.monotonic()
+
+    def tell(n_done: int, n_total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > _LINE_EVERY_S:
+            last = time.monotonic()
+            click.echo(f"{n_done} of {n_total} slides calibrated", err=True)
+
+    return tell
+
+
 def _show(outcome: CalibrateOutcome) -> None:
     from jobs.calibration.summary import notes_of, threshold_lines
     from jobs.one_line import one_line
-    from jobs.progress import say
 
     report = outcome.report
     for note in notes_of(outcome.calibration, report):
-        say(one_line(f"note: {note}"))
+        click.echo(one_line(f"note: {note}"), err=True)
     for slide_id, problem in report.failed.items():
-        say(one_line(f"failed: {slide_id}: {problem}"))
+        click.echo(one_line(f"failed: {slide_id}: {problem}"), err=True)
     for line in threshold_lines(outcome.calibration):
         click.echo(line)
     written = sum(each.written for each in report.slides)

@@ -21,7 +21,6 @@ from jobs.calibration.summary import CalibrateOutcome, notes_of, summary_of
 from jobs.calibration.threshold import Metric
 from jobs.calibration.tile_truths import TruthSettings
 from jobs.calibration.zscore import ZScore
-from jobs.progress import say
 from jobs.run_config import absolute_url, beside_store
 from jobs.run_directory import new_run_path, run_directory
 from jobs.score_reader import ScoreChoice, scored_grid, scored_slides
@@ -33,7 +32,6 @@ from store_schema.store import Store, open_store
 
 SLIDES_FILE: Final = "calibrated_slides.csv"
 PLOT_FILE: Final = "threshold.png"
-_LINE_EVERY_S: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -81,15 +79,17 @@ class CalibrateCall:
     run_dir: Path | None = None
 
 
-def calibrate_here(call: CalibrateCall, *, quiet: bool = True) -> CalibrateOutcome:
+def calibrate_here(
+    call: CalibrateCall, done: Callable[[int, int], None] = lambda _, __: None
+) -> CalibrateOutcome:
     """Choose a threshold, or take one, and write z-scores and masks.
 
     Parameters
     ----------
     call
         The call.
-    quiet
-        No lines about how far it is.
+    done
+        Is told after each slide: how many are through, of how many.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def calibrate_here(call: CalibrateCall, *, quiet: bool = True) -> CalibrateOutco
     settings = ApplySettings(
         name, call.slides, call.truth if calibration.is_upper_bound else None, call.overwrite
     )
-    report = apply_calibration(store, calibration, settings, _no_lines if quiet else _lines())
+    report = apply_calibration(store, calibration, settings, done)
     directory = call.run_dir or new_run_path(beside_store(call.store, "runs"), "calibrate")
     config = {
         "command": "calibrate",
@@ -190,20 +190,3 @@ def _write_slides(path: Path, slides: Sequence[CalibratedSlide]) -> None:
                 writer.writerow((asdict(each) | {"flags": ";".join(each.flags)}).values())
     except OSError as error:
         raise StorageError(f"{path} can't be written ({error.strerror})") from error
-
-
-def _no_lines(n_done: int, n_total: int) -> None:
-    """Say nothing."""
-
-
-def _lines() -> Callable[[int, int], None]:
-    """Return what says how far it is, every ten seconds."""
-    last = time.monotonic()
-
-    def tell(n_done: int, n_total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > _LINE_EVERY_S:
-            last = time.monotonic()
-            say(f"{n_done} of {n_total} slides calibrated")
-
-    return tell

@@ -36,8 +36,9 @@ def save_threshold_plot(path: Path, calibration: Calibration, counts: Sweep) -> 
         f"z > {calibration.threshold:.2f}", (calibration.threshold, 1), xycoords=("data", "axes fraction"),
         xytext=(4, -9), textcoords="offset points", fontsize=8, color=INK,
     )  # fmt: skip
-    axes.set(
-        title=f"pooled over {calibration.chosen_on}", xlabel=f"threshold on z-scores ({calibration.zscore})"
-    )  # fmt: skip
-    axes.legend(loc="best")
+    axes.set(xlabel=f"threshold on z-scores ({calibration.zscore})")
+    axes.set_title(
+        f"pooled over {calibration.chosen_on}", loc="left", fontsize=10, fontweight="bold"
+    )
+    axes.legend(loc="best", fontsize=8, frameon=False)
     save_png(figure, path)
