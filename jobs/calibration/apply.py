@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from jobs.calibration.calibration import Calibration
 from jobs.calibration.fit import made_by_of
 from jobs.calibration.lattice import LatticePlace
-from jobs.calibration.morphology import cleaned_tiles
+from jobs.calibration.morphology import Lattice, cleaned_tiles
+from jobs.calibration.oracle import best_threshold
 from jobs.calibration.stored import SlideCalibration, write_slide
-from jobs.calibration.threshold import above, choose_threshold
+from jobs.calibration.threshold import above
 from jobs.calibration.tile_truths import TileTruths, TruthSettings
 from jobs.calibration.zscore import Flag, zscores
 from jobs.score_reader import SlideScore, read_score, scored_slides
@@ -158,6 +160,12 @@ def _calibrated(
             f"scores {score.run}/{score.array} of slide {score.slide.slide_id} have no finite number in "
             f"{len(z.values):,} tiles: score the slide again"
         )
+    row, col = score.table.row, score.table.col
+    shape = LatticePlace.of(score.slide, score.grid).shape
+
+    def mask_of(flagged: npt.NDArray[np.bool_]) -> Lattice:
+        return cleaned_tiles(flagged, row, col, shape, calibration.morphology)
+
     threshold = calibration.threshold
     if threshold is None:
         assert truths is not None
@@ -165,12 +173,11 @@ def _calibrated(
         truth = truths.of(score)
         if truth is None:
             return None
-        threshold = choose_threshold(z.values, truth, calibration.metric).value
-    shape = LatticePlace.of(score.slide, score.grid).shape
-    mask = cleaned_tiles(
-        above(z.values, threshold), score.table.row, score.table.col, shape, calibration.morphology
-    )
-    return SlideCalibration(score, z, threshold, mask)
+        best = best_threshold(
+            z.values, truth, calibration.metric, lambda flagged: mask_of(flagged)[row, col]
+        )
+        threshold = best.value
+    return SlideCalibration(score, z, threshold, mask_of(above(z.values, threshold)))
 
 
 def _check_same_model(calibration: Calibration, score: SlideScore) -> None:

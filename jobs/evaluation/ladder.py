@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from jobs.calibration.lattice import LatticePlace
 from jobs.calibration.morphology import MorphologySpec, cleaned_tiles
+from jobs.calibration.oracle import best_threshold
 from jobs.calibration.threshold import Threshold, above, choose_threshold, every_threshold
 from jobs.calibration.zscore import ZScore, zscores
 from jobs.evaluation.burden import NO_TUMOUR, STRATA, burden_of, stratum_of
@@ -69,7 +70,8 @@ class LadderSettings:
     morphology
         Of the last step.
     oracle
-        Whether to add an upper bound: the last step with each slide's own best threshold, which looks at its truth.
+        Whether to add an upper bound: the last step with each slide's own best threshold, which looks at its truth
+        (:func:`jobs.calibration.oracle.best_threshold`).
     """
 
     zscore: ZScore = "mean-std"
@@ -188,6 +190,11 @@ def ladder(
     ------
     InputError
         There is nothing to choose by, or nothing to judge.
+
+    Notes
+    -----
+    ``zscore`` and ``iou`` always come to the same: F1 = 2 IoU / (1 + IoU) rises with IoU, so of pooled counts the
+    best threshold by one is the best by the other. Both are kept so that nobody has to wonder about it.
     """
     if not judged:
         raise InputError(
@@ -215,8 +222,9 @@ def ladder(
         return lambda slide: above(z_of[id(slide)], threshold)
 
     def best_of_its_own(slide: LadderSlide) -> Flags:
-        best = choose_threshold(z_of[id(slide)], slide.truth, "iou")
-        return clean(slide, flagged_by(best.value)(slide))
+        z = z_of[id(slide)]
+        best = best_threshold(z, slide.truth, "iou", lambda flagged: clean(slide, flagged))
+        return clean(slide, above(z, best.value))
 
     def step(
         name: str, title: str, of: Threshold, flag: Callable[[LadderSlide], Flags]

@@ -67,7 +67,8 @@ def ladder_notes(found: Ladder) -> list[str]:
     """Return what must be known to read the table, in sentences."""
     notes = [
         f"thresholds are chosen on {len(found.fit_slides)} slides and judged on {len(found.judged_slides)}; "
-        "mean IoU is over slides with positive tiles"
+        "mean IoU is over slides with positive tiles",
+        "F1 = 2 IoU / (1 + IoU) rises with IoU: of pooled counts both choose the same threshold",
     ]
     if found.judged_twice:
         notes.append(
@@ -79,7 +80,7 @@ def ladder_notes(found: Ladder) -> list[str]:
             notes.append(
                 f"{step.title}: looks at the truth of the slides that it is judged on, no method"
             )
-        elif step.at_end and step.name != "morphology":
+        elif step.at_end and step.name in ("global", "iou"):
             notes.append(
                 f"{step.title}: the threshold is the end of what was tried, a better one may lie beyond"
             )
