@@ -28,6 +28,7 @@ cli = LazyGroup(
             "jobs.encoders:encoders",
             "What can be used as encoder: input size, dim, licence.",
         ),
+        "stitch": ("jobs.stitch_command:stitch", "Tile arrays as slide arrays, in the store."),
         "heatmap": ("jobs.heatmap_command:heatmap", "Scores drawn over their slides, as pictures."),
         "evaluate": (
             "jobs.evaluate_command:evaluate",
@@ -36,6 +37,10 @@ cli = LazyGroup(
         "calibrate": (
             "jobs.calibrate_command:calibrate",
             "Per-slide z-scores, a threshold, morphology: masks from scores.",
+        ),
+        "export": (
+            "jobs.export_commands:export",
+            "Scores, masks and features as files that other programs read.",
         ),
         "cluster": ("jobs.cluster_commands:cluster", "A local Dask cluster in the background."),
         "jobs": ("jobs.job_commands:jobs", "Look after what was submitted with --detach."),

@@ -126,7 +126,9 @@ def _gaps(along: npt.NDArray[np.int64], across: npt.NDArray[np.int64]) -> npt.ND
 
 
 def _said_stride(file: H5Features) -> float | None:
-    """Return the stride that a file with sizes and overlap says [px, level 0]."""
+    """Return the stride that a file says [px, level 0]: itself, as ours do, or by sizes and overlap."""
+    if (exact := file.number("stride_level0")) is not None:
+        return exact
     side, level0, overlap = file.tile_px, file.tile_level0, file.coords_attrs.get("overlap")
     if side is None or level0 is None or not isinstance(overlap, int | float):
         return None

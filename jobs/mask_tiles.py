@@ -28,13 +28,12 @@ def mask_of_tiles(
         uint8 (tile,). Of a mask on the tile lattice of this grid the value at a tile's place, of any other that
         of the pixel at a tile's centre; 0 beyond the mask.
     """
-    if on_lattice(mask, grid):
-        rows, columns = table.row.astype(np.intp), table.col.astype(np.intp)
-    else:
-        rows, columns = (
-            np.floor((corner + tile_level0 / 2 - origin) / mask.px_level0).astype(np.intp)
-            for corner, origin in zip((table.y, table.x), mask.origin_level0[::-1], strict=True)
+    columns, rows = (
+        np.floor((at - origin) / mask.px_level0).astype(np.intp)
+        for at, origin in zip(
+            tile_points(mask, grid, table, tile_level0), mask.origin_level0, strict=True
         )
+    )
     height, width = mask.values.shape
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     found = np.zeros(len(table), np.uint8)
@@ -42,6 +41,15 @@ def mask_of_tiles(
         here = np.flatnonzero(inside & (rows // BAND_PX == i))
         found[here] = band[rows[here] - i * BAND_PX, columns[here]]
     return found
+
+
+def tile_points(
+    mask: SlideRaster, grid: str, table: TileTable, tile_level0: int
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
+    """Return the points (x, y) [px, level 0] where a mask speaks of the tiles; see :func:`mask_of_tiles`."""
+    if on_lattice(mask, grid):
+        return (table.col + 0.5) * mask.px_level0, (table.row + 0.5) * mask.px_level0
+    return table.x + tile_level0 / 2, table.y + tile_level0 / 2
 
 
 def on_lattice(mask: SlideRaster, grid: str) -> bool:

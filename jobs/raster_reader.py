@@ -136,6 +136,18 @@ def read_raster(slide: SlideView, choice: RasterChoice) -> SlideRaster:
     InputError
         An array or class must be named, or the array isn't one number a pixel.
     """
+    channels = raster_channels(slide, choice)
+    if len(channels) > 2:
+        classes = ", ".join(str(channel.class_name) for channel in channels)
+        path = f"{slide.grid_path(channels[0].grid)}/{names.MASKS}/{choice.name}"
+        raise InputError(
+            f"{path}/{channels[0].array} has the classes {classes}: name one with --class"
+        )
+    return channels[-1]
+
+
+def raster_channels(slide: SlideView, choice: RasterChoice) -> list[SlideRaster]:
+    """Open one array of ``masks/<name>``, class by class unless one is named; see :func:`read_raster`."""
     grid = grid_with(slide, names.MASKS, choice.name, choice.grid)
     if grid is None:
         where = f"slide {slide.slide_id}"
@@ -146,11 +158,17 @@ def read_raster(slide: SlideView, choice: RasterChoice) -> SlideRaster:
     array = choice.array or _main(path, arrays)
     if array not in arrays:
         raise NotInStoreError(f"{path} has no array {array!r}: {near(array, arrays)}")
-    values, class_name = dataset[array], None
+    values = dataset[array]
+    found: dict[str | None, xr.DataArray] = {None: values}
     if values.dims == (names.CLASS, names.Y, names.X):
         classes = [str(name) for name in values.attrs.get(CLASS_NAMES, range(values.shape[0]))]
-        class_name = _class(path, classes, choice.class_name)
-        values = values[classes.index(class_name)]
+        found = {name: values[i] for i, name in enumerate(classes)}
+        if choice.class_name is not None:
+            if choice.class_name not in classes:
+                raise InputError(
+                    f"{path}/{array} has no class {choice.class_name!r}: {near(choice.class_name, classes)}"
+                )
+            found = {choice.class_name: found[choice.class_name]}
     elif values.dims != (names.Y, names.X):
         raise InputError(f"{path}/{array} has more than one number a pixel: {values.dims}")
     elif choice.class_name is not None:
@@ -158,19 +176,22 @@ def read_raster(slide: SlideView, choice: RasterChoice) -> SlideRaster:
             f"{path}/{array} is the same for all classes: leave --class away, or name another array"
         )
     attrs = slide.run_attrs(grid, names.MASKS, choice.name)
-    x, y = attrs[names.ORIGIN_LEVEL0]
-    return SlideRaster(
-        slide,
-        grid,
-        choice.name,
-        array,
-        class_name,
-        values,
-        float(attrs[names.PX_LEVEL0]),
-        (float(x), float(y)),
-        dict(values.attrs),
-        attrs,
-    )
+    x, y = (float(at) for at in attrs[names.ORIGIN_LEVEL0])
+    return [
+        SlideRaster(
+            slide,
+            grid,
+            choice.name,
+            array,
+            class_name,
+            one,
+            float(attrs[names.PX_LEVEL0]),
+            (x, y),
+            dict(values.attrs),
+            attrs,
+        )
+        for class_name, one in found.items()
+    ]
 
 
 def _main(path: str, arrays: list[str]) -> str:
@@ -178,13 +199,3 @@ def _main(path: str, arrays: list[str]) -> str:
     if len(others) > 1:
         raise InputError(f"{path} has the arrays {', '.join(arrays)}: name one, as NAME/ARRAY")
     return others[0] if others else names.MASK
-
-
-def _class(path: str, classes: list[str], wanted: str | None) -> str:
-    if wanted is None and len(classes) <= 2:
-        wanted = classes[-1]
-    if wanted is None:
-        raise InputError(f"{path} has the classes {', '.join(classes)}: name one with --class")
-    if wanted not in classes:
-        raise InputError(f"{path} has no class {wanted!r}: {near(wanted, classes)}")
-    return wanted
