@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import shapely
+from scipy import ndimage
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,13 @@ class Region:
     ----------
     value
         What its pixels hold.
-    polygon
-        Its outline with holes [px, level 0]; valid after the OGC Simple Features (06-103r4).
+    shape
+        Its outline with holes [px, level 0], valid after the OGC Simple Features (06-103r4): a polygon, or several
+        that touch at corners.
     """
 
     value: int
-    polygon: shapely.Polygon
+    shape: shapely.Polygon | shapely.MultiPolygon
 
 
 def mask_regions(
@@ -33,8 +35,8 @@ def mask_regions(
 ) -> list[Region]:
     """Return the regions of a mask, those of the least value first, then from top to bottom.
 
-    Pixels of one value that share an edge are one region; those that touch at a corner only are two, since one ring
-    around both would cross itself.
+    Pixels of one value that share an edge or a corner are one region, as morphology counts them by default. Those that
+    share a corner only are two polygons of it, since one ring around both would cross itself.
 
     Parameters
     ----------
@@ -52,11 +54,15 @@ def mask_regions(
         # in whole pixels, so that nothing is rounded where borders meet
         faces = shapely.get_parts(shapely.polygonize(_borders(inside)))
         at = shapely.get_coordinates(shapely.point_on_surface(faces)).astype(np.intp)
-        parts = faces[inside[at[:, 1] + 1, at[:, 0] + 1]]  # the others are holes
-        bounds = shapely.bounds(parts)
-        in_order = shapely.orient_polygons(parts[np.lexsort((bounds[:, 0], bounds[:, 1]))])
-        scaled = shapely.transform(in_order, lambda corners: corners * px_level0 + (x0, y0))
-        found += [Region(int(value), polygon) for polygon in scaled]
+        labels, n_regions = ndimage.label(inside, structure=np.ones((3, 3)))
+        region_of = labels[at[:, 1] + 1, at[:, 0] + 1]  # 0: holes
+        scaled = shapely.transform(
+            shapely.orient_polygons(faces), lambda corners: corners * px_level0 + (x0, y0)
+        )
+        for label in range(1, n_regions + 1):
+            parts = scaled[region_of == label]
+            shape = parts[0] if len(parts) == 1 else shapely.multipolygons(parts)
+            found.append(Region(int(value), shape))
     return found
 
 

@@ -124,8 +124,9 @@ def _features(
         classes = mask_classes(mask.attrs, settings.class_name)
         measured = _measured(regions, mask, tiles)
         for i, region in enumerate(regions):
-            name = f"{mask.name} {i + 1}"
-            yield region_feature(region.polygon, name, classes(region.value), measured[i])
+            path_class = classes(region.value)
+            assert path_class is not None  # 0 makes no region
+            yield region_feature(region.shape, f"{mask.name} {i + 1}", path_class, measured[i])
     if tiles is None:
         return
     looks = _looks(tiles, mask, settings)
@@ -183,7 +184,7 @@ def _measured(
 ) -> list[dict[str, float]]:
     """Return the measurements of regions: their area, and the scores of the tiles in them."""
     mpp = mask.slide.record.mpp
-    areas = [region.polygon.area for region in regions]
+    areas = [region.shape.area for region in regions]
     measured: list[dict[str, float]] = [
         {} if mpp is None else {"area mm^2": area * (mpp / 1000) ** 2} for area in areas
     ]
@@ -192,7 +193,7 @@ def _measured(
     x, y = tile_points(mask, tiles.grid, tiles.table, tiles.tile_level0)
     tree = shapely.STRtree(shapely.points(x, y))
     for region, numbers in zip(regions, measured, strict=True):
-        inside = tree.query(region.polygon, predicate="contains")
+        inside = tree.query(region.shape, predicate="contains")
         numbers["tiles"] = len(inside)
         for name, values in tiles.numbers.items():
             known = values[inside][np.isfinite(values[inside])]

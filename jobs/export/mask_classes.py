@@ -15,24 +15,27 @@ _PALETTE: Final = (
 )  # fmt: skip
 
 
-def mask_classes(attrs: Mapping[str, Any], class_name: str) -> Callable[[int], PathClass]:
-    """Return what the values of a mask are called, by its CF flags; without them all but 0 is positive.
+def mask_classes(attrs: Mapping[str, Any], class_name: str) -> Callable[[int], PathClass | None]:
+    """Return what the values of a mask are called.
+
+    By its CF flags, where it has more than two, and then 0 has no class. Else 0 is negative, all others positive.
 
     Parameters
     ----------
     attrs
         Of the mask's array: ``flag_values`` and ``flag_meanings`` (a list, or words with blanks between).
     class_name
-        What positive is called where there are no flags.
+        What positive is called.
     """
     meanings = attrs.get("flag_meanings", [])
     words = meanings.split() if isinstance(meanings, str) else [str(word) for word in meanings]
     values = [int(value) for value in attrs.get("flag_values", range(len(words)))]
     known = dict(zip(values, words, strict=False))
-
-    def path_class(value: int) -> PathClass:
-        if len(known) > 2 and value in known:
-            return PathClass(known[value], _PALETTE[value % len(_PALETTE)])
-        return PathClass(class_name, POSITIVE.colour) if value else NEGATIVE
-
-    return path_class
+    if len(known) <= 2:
+        positive = PathClass(class_name, POSITIVE.colour)
+        return lambda value: positive if value else NEGATIVE
+    classes = {
+        value: PathClass(known.get(value, str(value)), _PALETTE[value % len(_PALETTE)])
+        for value in range(1, 256)
+    }
+    return classes.get

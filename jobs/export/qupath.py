@@ -41,13 +41,16 @@ class PathClass:
 
 
 def region_feature(
-    polygon: shapely.Polygon, name: str, path_class: PathClass, measurements: Mapping[str, float]
+    shape: shapely.Polygon | shapely.MultiPolygon,
+    name: str,
+    path_class: PathClass,
+    measurements: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return a region as an annotation; it is locked, so that no drag moves it (right click unlocks it).
 
     Parameters
     ----------
-    polygon
+    shape
         With holes [px, level 0].
     name
         What QuPath's list calls it.
@@ -56,9 +59,12 @@ def region_feature(
     measurements
         Name → value; what isn't finite is left out, JSON has no word for it.
     """
-    rings = [polygon.exterior, *polygon.interiors]
+    polygons = [
+        [_ring(np.asarray(ring.coords)) for ring in (polygon.exterior, *polygon.interiors)]
+        for polygon in shapely.get_parts(shape)
+    ]
     return _feature(
-        [_ring(np.asarray(ring.coords)) for ring in rings],
+        polygons,
         {
             "objectType": "annotation",
             "name": name,
@@ -94,18 +100,24 @@ def tile_feature(
         properties["color"] = [int(part) for part in look]
     right, below = x + tile_level0, y + tile_level0
     corners = np.array([(x, y), (right, y), (right, below), (x, below), (x, y)], float)
-    return _feature([_ring(corners)], properties, measurements)
+    return _feature([[_ring(corners)]], properties, measurements)
 
 
 def _feature(
-    rings: list[list[list[float]]], properties: dict[str, Any], measurements: Mapping[str, float]
+    polygons: list[list[list[list[float]]]],
+    properties: dict[str, Any],
+    measurements: Mapping[str, float],
 ) -> dict[str, Any]:
     known = {name: value for name, value in measurements.items() if np.isfinite(value)}
     if known:
         properties["measurements"] = known
     return {
         "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": rings},
+        "geometry": (
+            {"type": "Polygon", "coordinates": polygons[0]}
+            if len(polygons) == 1
+            else {"type": "MultiPolygon", "coordinates": polygons}
+        ),
         "properties": properties,
     }
 
