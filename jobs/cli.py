@@ -24,6 +24,10 @@ cli = LazyGroup(
         "index": ("jobs.run:index", "Find tissue and lay the tile grids (first half of run)."),
         "encode": ("jobs.run:encode", "Encode the tiles of indexed slides (second half of run)."),
         "mil": ("jobs.mil.commands:mil", "Slide models: train, cross-validate, report."),
+        "vae": (
+            "jobs.vae.commands:vae",
+            "Unsupervised tile models: train a β-VAE on normal tissue, score how far tiles are from it.",
+        ),
         "encoders": (
             "jobs.encoders:encoders",
             "What can be used as encoder: input size, dim, licence.",

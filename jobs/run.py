@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable
-from dataclasses import fields, replace
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import click
 
@@ -24,18 +19,21 @@ from jobs.run_config import (
     EncodeSettings,
     GridSettings,
     RunConfig,
-    beside_store,
     check_store_place,
 )
+from jobs.stream_call import (
+    absolute_paths,
+    dry_run_option,
+    run_dir_of,
+    settings_of,
+    start,
+    stored_grid_call,
+)
 
-T = TypeVar("T")
 _Command: TypeAlias = Literal["run", "index", "encode"]
 _SLIDES_HELP = "SLIDES are files, folders, globs, or a CSV with the columns slide[,slide_id,mpp]."
 
 slides_argument = click.argument("slides", nargs=-1, required=True)
-dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Print slides, tiles, blocks and bytes; write nothing."
-)
 
 
 @click.command(help=f"Index slides and encode their tiles into the store. {_SLIDES_HELP}")
@@ -66,58 +64,21 @@ def encode(**options: Any) -> int:
 
 
 def _run(command: _Command, options: dict[str, Any]) -> int:
-    config = _config(command, options)
-    if options["dry_run"]:
-        from jobs.dry_run import dry_run
-
-        return dry_run(config, as_json=options["as_json"])
-    if options["detach"]:
-        from jobs.detached import detach
-
-        return detach(config, as_json=options["as_json"])
-    from jobs.streaming import run_here
-    from jobs.summary import summary_lines
-
-    metrics = run_here(config, quiet=options["as_json"])
-    click.echo(
-        json.dumps(metrics, indent=2) if options["as_json"] else "\n".join(summary_lines(metrics))
-    )
-    return 0 if metrics["ok"] else 1
+    return start(_config(command, options), options)
 
 
 def _config(command: _Command, options: dict[str, Any]) -> RunConfig:
     """Freeze what click parsed; nothing after this knows of options."""
-    from jobs.run_directory import new_run_path
-
-    store = options["store"]
-    run_dir = options["run_dir"] or new_run_path(beside_store(store, "runs"), command)
-    check_store_place(store)
-    config = RunConfig(
+    if command == "encode":
+        return stored_grid_call(command, options, settings_of(EncodeSettings, options))
+    check_store_place(options["store"])
+    return RunConfig(
         command=command,
-        # not resolve(): the name of a link is the slide's id
-        slides=tuple(os.path.abspath(Path(s).expanduser()) for s in options["slides"]),  # noqa: PTH100
-        store=store,
-        grid=None if command == "encode" else _settings(GridSettings, options),
-        encode=None if command == "index" else _settings(EncodeSettings, options),
-        cluster=_settings(ClusterSettings, options),
-        grid_name=options["grid_name"] if command == "encode" else None,
+        slides=absolute_paths(options["slides"]),
+        store=options["store"],
+        grid=settings_of(GridSettings, options),
+        encode=None if command == "index" else settings_of(EncodeSettings, options),
+        cluster=settings_of(ClusterSettings, options),
         overwrite=options["overwrite"],
-        run_dir=str(Path(run_dir).absolute()),
-    )
-    if command != "encode":
-        return config
-    from jobs.find_slides import only_grid
-
-    return replace(config, grid_name=only_grid(config.store_url, config.grid_name))
-
-
-def _settings(kind: Callable[..., T], options: dict[str, Any]) -> T:
-    """Pick the fields of one settings class from the parsed options; paths become absolute text."""
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # always a dataclass
-    values = {name: options[name] for name in names}
-    return kind(
-        **{
-            k: str(v.expanduser().absolute()) if isinstance(v, Path) else v
-            for k, v in values.items()
-        }
+        run_dir=run_dir_of(command, options),
     )

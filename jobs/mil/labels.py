@@ -17,7 +17,7 @@ from store_schema.labels import SEPARATOR, LabelRow, read_label_rows, some
 Targets = npt.NDArray[np.int64] | npt.NDArray[np.float32]
 
 # names that say "nothing found": of two classes such a one comes first, whatever the alphabet says
-_NEGATIVE = frozenset(
+NEGATIVE_NAMES = frozenset(
     ("benign", "control", "false", "healthy", "negative", "no", "none", "normal", "wildtype", "wt")
 )
 
@@ -161,7 +161,7 @@ def sorted_classes(found: Iterable[str]) -> list[str]:
     if all(_is_whole(name) for name in names):
         return sorted(names, key=int)
     if len(names) == 2:
-        return sorted(names, key=lambda name: (name.casefold() not in _NEGATIVE, name))
+        return sorted(names, key=lambda name: (name.casefold() not in NEGATIVE_NAMES, name))
     return names
 
 

@@ -1,0 +1,1 @@
+"""Unsupervised tile models: the β-VAE, its scores, and the classifier on top of it."""

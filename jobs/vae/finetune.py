@@ -1,0 +1,136 @@
+"""A classifier of tiles on a trained VAE, from its frozen settings to its checkpoint: what ``vae finetune`` calls."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from jobs.run_directory import RunDirectory, run_directory
+from jobs.training.history import read_history
+from jobs.training.progress import EpochProgress, StepProgress, shown_steps
+from jobs.training.run_files import check_same_settings, read_metrics
+from jobs.vae.checkpoint import checkpoint_of, scale_of
+from jobs.vae.config import FREE, VaeFinetuneConfig
+from jobs.vae.fit_tiles import check_tensorboard, fit_tiles
+from jobs.vae.open_origin import check_scale, open_origin
+from jobs.vae.pictures import save_head_curves
+from jobs.vae.stains import checkpoint_stain, scoring_stain
+from jobs.vae.training_data import TrainingData, load_training_data
+from models.checkpoint import save_model
+from models.determinism import repeatable, resolve_device
+from models.fit import EpochRecord, checkpoint_paths
+from models.tile_head import TileHead
+from models.tile_head_training import TileHeadTraining
+from models.vae import VaeSkip96
+from models.vae_checkpoint import Description, head_description, load_vae
+
+KIND: Final = "vae-finetune"
+SCHEMA: Final = 1
+_SHOWN: Final = ("train_loss", "val_loss", "val_auc", "val_average_precision")
+
+
+def finetune_vae(config: VaeFinetuneConfig, *, quiet: bool) -> dict[str, Any]:
+    """Train a head on labelled tiles; a run that was interrupted goes on, a finished one is left as it is.
+
+    Parameters
+    ----------
+    config
+        The call.
+    quiet
+        No progress (``--json``).
+
+    Returns
+    -------
+    dict
+        The metrics, as in ``metrics.json``, and ``run_dir``.
+
+    Raises
+    ------
+    SlidestreamError
+        Checkpoint, tiles or settings make no sense, or the directory was begun with others.
+    """
+    started = time.perf_counter()
+    common, directory = config.common, Path(config.common.run_dir)
+    check_tensorboard(common)
+    vae, vae_description = load_vae(checkpoint_of(config.run))
+    origin = open_origin(common.origin, labelled=True)
+    check_scale(
+        origin.tiles,
+        scale_of(vae_description),
+        allow_other=common.origin.allow_other_grid,
+        made_for=config.run,
+    )
+    stain = scoring_stain(
+        common.stain,
+        checkpoint_stain(vae_description, config.run),
+        knows_slides=origin.knows_slides,
+        allow_other=config.allow_other_stain,
+        where=config.run,
+    )
+    described = {
+        **config.to_json(),
+        "inputs": origin.describe(),
+        "stain": stain.to_json(),
+        "vae": vae_description["sha256"],
+    }
+    check_same_settings(directory, described, FREE)
+    finished = read_metrics(directory)
+    if finished is not None and finished.get("status") == "finished":
+        return {**finished, "run_dir": str(directory)}
+    with shown_steps(quiet=quiet) as progress, run_directory(directory, described) as run:
+        data = load_training_data(origin, common, stain, run, progress)
+        metrics = _train(
+            config, vae, {**vae_description, "stain": stain.to_json()}, data, run, progress
+        )
+        metrics["seconds"] = {"total": round(time.perf_counter() - started, 3)}
+        run.write_metrics(metrics)
+        run.logger.info("finished in %.1f s", metrics["seconds"]["total"])
+    return {**metrics, "run_dir": str(directory)}
+
+
+def _train(
+    config: VaeFinetuneConfig,
+    vae: VaeSkip96,
+    described: Description,
+    data: TrainingData,
+    run: RunDirectory,
+    progress: StepProgress,
+) -> dict[str, Any]:
+    fit_spec = config.common.fit
+    device = resolve_device(fit_spec.device)
+    epochs = EpochProgress(progress, fit_spec.epochs, len(data.train), _SHOWN)
+    with repeatable(device, fit_spec.threads):
+        torch.manual_seed(fit_spec.seed)
+        head = TileHead(vae, config.head)
+        job = TileHeadTraining(
+            config.training, fit_spec, data.counted(epochs.read).train, data.val, head
+        )
+
+        def draw(record: EpochRecord) -> None:
+            history = read_history(run.path)
+            best = max(epoch["epoch"] for epoch in history if epoch["is_best"])
+            title = f"Classifier after epoch {record.epoch + 1}"
+            save_head_curves(run.path / "plots" / "curves.png", title, history, best)
+
+        fitted = fit_tiles(job, config.common, run, epochs, _SHOWN, draw)
+        draw(fitted.result.history[-1])
+    trained_on = {
+        **data.describe(),
+        "best_epoch": fitted.result.best_epoch,
+        "seed": fit_spec.seed,
+        "slidestream": version("slidestream"),
+    }
+    description = head_description(head, described, trained_on=trained_on)
+    save_model(checkpoint_paths(run.path)[0], head, description)
+    return {
+        "kind": KIND,
+        "schema": SCHEMA,
+        "status": "finished",
+        "tiles": data.counts,
+        **fitted.describe(config.common),
+        "device": str(device),
+    }

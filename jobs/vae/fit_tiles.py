@@ -1,0 +1,110 @@
+"""The loop of a training on tiles, with its history, pictures and progress."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.run_directory import RunDirectory
+from jobs.training.history import begin_history, warnings_of, write_history
+from jobs.training.observers import EveryObserver, HistoryObserver, LogObserver
+from jobs.training.progress import EpochProgress
+from jobs.vae.config import TrainingSettings
+from models.fit import EpochRecord, FitObserver, FitResult, Trainable, fit
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the loop came to.
+
+    Attributes
+    ----------
+    result
+        Of ``fit``.
+    resumed_from
+        The first epoch that was trained by this call, None where that is 0.
+    """
+
+    result: FitResult
+    resumed_from: int | None
+
+    def describe(self, settings: TrainingSettings) -> dict[str, Any]:
+        """Return the entries of metrics.json that every training has."""
+        best = self.result.history[self.result.best_epoch].values
+        epochs = [record.values["seconds"] for record in self.result.history]
+        return {
+            "epoch": {
+                "best": self.result.best_epoch,
+                "trained": len(self.result.history),
+                "stopped_early": self.result.stopped_early,
+                "monitor": settings.fit.monitor,
+                "value": self.result.best_value,
+            },
+            "best": {name: v if math.isfinite(v) else None for name, v in best.items()},
+            "warnings": warnings_of(self.result.history),
+            "epoch_seconds": round(math.fsum(epochs), 3),
+            "resumed_from_epoch": self.resumed_from,
+        }
+
+
+def check_tensorboard(settings: TrainingSettings) -> None:
+    """Check before all else that what is asked for is installed.
+
+    Raises
+    ------
+    InputError
+        TensorBoard is asked for and not installed.
+    """
+    if settings.tensorboard:
+        from jobs.tensorboard import require_tensorboard
+
+        require_tensorboard()
+
+
+def fit_tiles(
+    job: Trainable[Any],
+    settings: TrainingSettings,
+    run: RunDirectory,
+    epochs: EpochProgress,
+    shown: Sequence[str],
+    draw: Callable[[EpochRecord], None],
+) -> Fitted:
+    """Train, or go on with it.
+
+    Parameters
+    ----------
+    job
+        What is trained.
+    settings
+        How, and how often to draw.
+    run
+        Its directory.
+    epochs
+        Is told of epochs.
+    shown
+        Names of the values that the log shows of an epoch.
+    draw
+        Draws an epoch.
+    """
+    resumed_from = begin_history(run)
+    observers: list[FitObserver] = [
+        LogObserver(run.logger, shown), HistoryObserver(run.path), epochs,
+    ]  # fmt: skip
+    if settings.plot_every:
+        observers.append(EveryObserver(settings.plot_every, draw))
+    close: Callable[[], None] = lambda: None  # noqa: E731
+    if settings.tensorboard:
+        from jobs.tensorboard import TensorBoardObserver
+
+        board = TensorBoardObserver(run.path / "tensorboard")
+        observers.append(board)
+        close = board.close
+    epochs.start_at(resumed_from or 0)
+    try:
+        result = fit(job, settings.fit, run.path, observers)
+    finally:
+        close()
+    write_history(run.path, result.history)
+    return Fitted(result, resumed_from)
