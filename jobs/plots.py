@@ -261,11 +261,44 @@ def draw_pr(
         area = (np.diff(recall, prepend=0.0) * precision).sum()  # average precision
         axes.plot(
             np.append(0.0, recall), np.append(precision[0], precision), color=color, lw=1.6,
-            drawstyle="steps-pre", label=f"{ranking.label}  {area:.3f}",
+            drawstyle="steps-pre", label=f"{ranking.label}, AP {area:.3f}",
         )  # fmt: skip
         axes.axhline(ranking.truth.mean(), color=color, lw=0.8, ls=":", zorder=0)
         drawn = True
     _square(axes, title, "recall", "precision", drawn, "lower left")
+
+
+@rc_context(_STYLE)
+def draw_froc(
+    axes: Axes,
+    false_alarms: Sequence[float],
+    sensitivity: Sequence[float],
+    rates: Mapping[float, float],
+    *,
+    label: str,
+    title: str = "FROC",
+) -> None:
+    """Draw a free-response ROC curve.
+
+    Parameters
+    ----------
+    axes
+        Where.
+    false_alarms, sensitivity
+        Points of the curve: false alarms a slide, rising, and the share of lesions that is found.
+    rates
+        False alarms a slide at which it is read → what is read; marked.
+    label, title
+        Of the curve, and of the axes.
+    """
+    axes.plot(false_alarms, sensitivity, color=COLORS[0], lw=1.6, label=label)
+    axes.plot(list(rates), list(rates.values()), "o", color=COLORS[0], ms=4)
+    end = max(rates)
+    axes.set(
+        title=title, xlabel="false alarms a slide", ylabel="sensitivity",
+        xlim=(-0.02 * end, 1.04 * end), ylim=(-0.02, 1.04),
+    )  # fmt: skip
+    axes.legend(loc="lower right")
 
 
 @rc_context(_STYLE)
