@@ -15,6 +15,7 @@ from store_schema.names import MASK
 
 if TYPE_CHECKING:
     from jobs.export.each_slide import Exported
+    from jobs.export.h5 import Dtype
     from store_schema.store import Store
 
 _score = click.option(
@@ -217,6 +218,13 @@ def csv(
 )
 @store_option
 @click.option("--features", required=True, metavar="NAME", help="Features of the store.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "stored"]),
+    default="float32",
+    show_default=True,
+    help="Of the features; CLAM can't compute with float16.",
+)
 @_grid
 @_slides
 @_folder
@@ -224,6 +232,7 @@ def csv(
 def h5(
     store: str,
     features: str,
+    dtype: Dtype,
     grid: str | None,
     slides: tuple[str, ...],
     out: Path,
@@ -234,7 +243,7 @@ def h5(
     """Export features; exit code 1 if a slide could not be exported."""
     from jobs.export.h5 import H5Settings, export_h5
 
-    settings = H5Settings(out, features, grid, slides, overwrite)
+    settings = H5Settings(out, features, grid, slides, overwrite, dtype)
     return _run(store, as_json, lambda opened, done: export_h5(opened, settings, done))
 
 

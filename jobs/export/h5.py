@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import h5py
 import numpy as np
@@ -27,6 +27,7 @@ from store_schema.slide_view import SlideView
 from store_schema.store import Store
 
 STRIDE: Final = "stride_level0"
+Dtype: TypeAlias = Literal["float32", "stored"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class H5Settings:
         Only these; empty takes all that have them.
     overwrite
         Replace files that are there already.
+    dtype
+        ``float32``, which every reader can compute with, or as they are ``stored``.
     """
 
     out: Path
@@ -52,6 +55,7 @@ class H5Settings:
     grid: str | None = None
     slides: tuple[str, ...] = ()
     overwrite: bool = False
+    dtype: Dtype = "float32"
 
 
 def export_h5(
@@ -95,7 +99,7 @@ def _export(slide: SlideView, settings: H5Settings) -> Exported:
         features = file.create_dataset(
             names.FEATURES,
             shape,
-            np.dtype(spec.dtype),
+            np.dtype(spec.dtype if settings.dtype == "stored" else settings.dtype),
             chunks=(min(max(shape[0], 1), group.block_tiles), *spec.shape),
             maxshape=(None, *spec.shape),
         )

@@ -133,6 +133,57 @@ def test_outlines_and_blank_ground() -> None:
     assert overlay_at(picture, 1900, 100, False) == (244, 244, 244)
 
 
+def test_two_regions_with_one_border_stay_two_lines() -> None:
+    mask = np.zeros((20, 20), np.uint8)
+    mask[5:10, 5:10] = 1
+    inside = Outline(mask, (100.0, 100.0), (255, 95, 0), "mask", cased=True)
+    around = Outline(mask, (100.0, 100.0), (200, 0, 110), "truth", beyond=True, cased=True)
+    picture = heatmap_picture("s", [], ground(), scores([(0, 1200)], [1.0]), [inside, around])
+    for x, y, colour in (
+        (502, 700, (255, 95, 0)),
+        (498, 700, (200, 0, 110)),
+        (997, 700, (255, 95, 0)),
+        (1001, 700, (200, 0, 110)),
+        (505, 700, (255, 255, 255)),  # the casing
+        (495, 700, (255, 255, 255)),
+    ):
+        assert overlay_at(picture, x, y) == colour, (x, y)
+
+
+def test_small_regions_are_not_lost() -> None:
+    fine = np.zeros((SIDE, SIDE), np.uint8)  # half a picture pixel each
+    fine[701, 1201] = 1
+    outline = Outline(fine, (1.0, 1.0), (200, 0, 110), "truth")
+    picture = heatmap_picture("s", [], ground(), scores([(0, 1600)], [1.0]), [outline])
+    assert overlay_at(picture, 1201, 701) == (200, 0, 110)
+
+
+def test_outlines_and_rasters_off_the_corner() -> None:
+    mask = np.ones((2, 2), np.uint8)
+    outline = Outline(mask, (100.0, 100.0), (200, 0, 110), "truth", (600.0, 1000.0))
+    style = HeatmapStyle(alpha=1.0)
+    values = np.array([[0.0, 1.0], [np.nan, 4.0]], np.float32)
+    raster = RasterScores(values, 200.0, (400.0, 1200.0), "map")
+    picture = heatmap_picture("s", [], ground(), raster, [outline], style)
+    assert overlay_at(picture, 602, 1100) == (200, 0, 110)
+    assert overlay_at(picture, 596, 1100) != (200, 0, 110)
+    for (x, y), value in (((404, 1204), 0.0), ((796, 1396), 1.0), ((604, 1404), 4.0)):
+        np.testing.assert_allclose(overlay_at(picture, x, y), blended(value / 4, 0, style), atol=1)
+    for x, y in ((500, 1500), (396, 1300), (804, 1300), (700, 1604)):
+        np.testing.assert_allclose(overlay_at(picture, x, y), PINK, atol=1)
+
+
+def test_as_many_lines_as_there_are() -> None:
+    tiles = scores([(0, 1200)], [1.0])
+    two = heatmap_picture("s", ["a", "b"], ground(), tiles)
+    three = heatmap_picture("s", ["a", "b", "c"], ground(), tiles)
+    more = three.height - two.height
+    assert more > 0
+    size = two.width, two.height - TOP
+    below = two.crop((0, TOP, two.width, two.height))
+    assert three.crop((0, TOP + more, size[0], three.height)).tobytes() == below.tobytes()
+
+
 @pytest.mark.parametrize(
     ("width", "height", "tile", "mpp"),
     [(1, 1, 1, None), (100_000, 50, 64, 0.25), (300, 90_000, 7, 0.1)],
