@@ -1,4 +1,4 @@
-"""``slidestream evaluate``: predictions against labels, scores of tiles against a truth."""
+"""``slidestream evaluate``: predictions against labels; scores of tiles and maps against a truth."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jobs.option_types import SEED_RANGE, FiniteRange
 from jobs.options import config_option, json_option, stack, verbose_option
 
 if TYPE_CHECKING:
+    from jobs.evaluation.evaluate import EvaluateConfig
     from jobs.evaluation.slide_level import SplitChoice
-    from jobs.mil.predictions import Predictions
 
 _path = click.Path(path_type=Path)
 
@@ -25,6 +25,11 @@ _what = stack(
     click.option("--class", "class_name", metavar="NAME", help="Of scores by class."),
     click.option("--grid", metavar="NAME", help="Grid; needed when several have the run."),
     click.option("--slides", multiple=True, metavar="ID", help="Only this slide; repeatable."),
+    click.option(
+        "--raster",
+        metavar="NAME[/ARRAY]",
+        help="Stitched map of the store: its pixels are judged, too.",
+    ),
 )
 
 _truth = stack(
@@ -36,7 +41,8 @@ _truth = stack(
     click.option(
         "--truth",
         type=_path,
-        help="Folder of masks or annotations named after the slides, of any scale: judges tiles.",
+        help="Folder of masks of any scale, GeoJSON or ASAP XML, named after the slides; or a CSV of tile labels "
+        "(slide_id, x, y, label): judges tiles.",
     ),
     click.option(
         "--positive-from",
@@ -52,17 +58,45 @@ _truth = stack(
         show_default=True,
         help="Slides without truth: leave them out, or take all of their tiles for negative.",
     ),
+)
+
+_decision = stack(
+    click.option(
+        "--threshold",
+        type=FiniteRange(),
+        help="With --truth: tiles and pixels that score more are flagged. Without: slides of at least this probability "
+        "are positive, instead of the decisions as they were made.",
+    ),
+    click.option(
+        "--mask",
+        metavar="NAME",
+        help="Mask of the store, e.g. of `calibrate`: what is in it is flagged.",
+    ),
+    click.option(
+        "--splits",
+        type=_path,
+        help="CSV with the columns train, val[, test]: judge tiles of the slides of --split only.",
+    ),
     click.option(
         "--split",
         type=click.Choice(["test", "val", "train", "all"]),
         default="test",
         show_default=True,
-        help="Which predictions; test are those of slides that the model never met.",
+        help="Which predictions, or which slides of --splits; test are those that the model never met.",
     ),
     click.option(
-        "--threshold",
-        type=FiniteRange(0, 1),
-        help="Decide anew at this probability.  [default: decisions as they were made]",
+        "--ladder",
+        is_flag=True,
+        help="What each step is worth: global threshold, per-slide z-score, threshold by IoU, morphology. Thresholds "
+        "are chosen on --fit-split of --splits.",
+    ),
+    click.option(
+        "--fit-split", type=click.Choice(["val", "train"]), default="val", show_default=True
+    ),
+    click.option(
+        "--per-slide-oracle",
+        is_flag=True,
+        help="Add each slide's own best threshold to the ladder: an upper bound, and no method.",
     ),
     click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True),
     click.option("--seed", type=SEED_RANGE, default=0, show_default=True, help="Of the bootstrap."),
@@ -70,15 +104,17 @@ _truth = stack(
 
 
 @click.command(
-    help="Judge predictions of slides against labels (AUC, F1 … with patient-level intervals), and scores of tiles "
-    "against a truth (AUC-ROC, PR-AUC, per slide and pooled)."
+    help="Judge predictions of slides against labels (AUC, F1 … with patient-level intervals), and scores of a store "
+    "against what is true of tiles, pixels and lesions (AUC-ROC, PR-AUC, IoU, Dice, FROC; per slide, pooled, and by "
+    "tumour burden)."
 )
 @_what
 @_truth
+@_decision
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of evaluation.json, slide_metrics.csv and tile_metrics.csv.",
+    help="Folder of evaluation.json, tables as CSV (heatmap_summary.csv …) and report.html.",
 )
 @json_option
 @verbose_option
@@ -91,12 +127,18 @@ def evaluate(
     class_name: str | None,
     grid: str | None,
     slides: tuple[str, ...],
+    raster: str | None,
     labels: Path | None,
     truth: Path | None,
     positive_from: float,
     without_truth: Literal["skip", "negative"],
-    split: SplitChoice,
     threshold: float | None,
+    mask: str | None,
+    splits: Path | None,
+    split: SplitChoice,
+    ladder: bool,
+    fit_split: Literal["val", "train"],
+    per_slide_oracle: bool,
     resamples: int,
     seed: int,
     out: Path | None,
@@ -104,61 +146,50 @@ def evaluate(
     verbose: bool,
 ) -> int:
     """Evaluate; exit code 1 if a slide could not be judged."""
-    from jobs.evaluation.results import show_results, to_json, write_results
-    from jobs.evaluation.slide_level import evaluate_slides
-    from jobs.evaluation.tile_level import TileSettings, evaluate_tiles
-    from jobs.run_config import absolute_url
-    from jobs.score_reader import ScoreChoice
-    from store_schema.store import open_store
+    from jobs.evaluation.evaluate import EvaluateConfig, evaluate_all
+    from jobs.evaluation.result_tables import show_results
+    from jobs.evaluation.results import to_json
 
-    _check_what(predictions, run, store, score, truth)
-    opened = None if store is None else open_store(absolute_url(store))
-    choice = None if score is None else ScoreChoice.parse(score, class_name, grid)
-    of_slides = of_tiles = None
-    if opened is not None and choice is not None and truth is not None:
-        settings = TileSettings(choice, truth, positive_from, without_truth, slides)
-        of_tiles = evaluate_tiles(opened, settings)
-    if truth is None or labels is not None:
-        if opened is not None and choice is not None:
-            from jobs.evaluation.slide_level import predictions_of_scores
-
-            said = predictions_of_scores(opened, choice, slides)
-        else:
-            said = _read(predictions, run)
-        of_slides = evaluate_slides(
-            said, labels, split=split, threshold=threshold, resamples=resamples, seed=seed
-        )
-    if out is not None:
-        write_results(out, of_slides, of_tiles)
+    config = EvaluateConfig(
+        predictions, run, store, score, class_name, grid, slides, raster, labels, truth, positive_from, without_truth,
+        threshold, mask, splits, split, ladder, fit_split, per_slide_oracle, resamples, seed, out,
+    )  # fmt: skip
+    _check(config)
+    found = evaluate_all(config)
     if as_json:
-        click.echo(json.dumps(to_json(of_slides, of_tiles), indent=2))
+        click.echo(json.dumps(to_json(found), indent=2))
     else:
-        show_results(of_slides, of_tiles)
-    return 1 if of_tiles is not None and of_tiles.problems else 0
+        show_results(found)
+        if out is not None:
+            click.echo(f"{out}")
+    return 1 if found.problems else 0
 
 
-def _check_what(
-    predictions: Path | None,
-    run: Path | None,
-    store: str | None,
-    score: str | None,
-    truth: Path | None,
-) -> None:
-    if (store is None) != (score is None):
+def _check(config: EvaluateConfig) -> None:
+    """Refuse what doesn't go together."""
+    if (config.store is None) != (config.score is None):
         raise click.UsageError("--store and --score go together.")
-    if sum(value is not None for value in (predictions, run, store)) != 1:
+    judged = (config.predictions, config.run, config.store)
+    if sum(value is not None for value in judged) != 1:
         raise click.UsageError(
             "Name what is judged: --predictions, or --run, or --store and --score."
         )
-    if truth is not None and store is None:
+    if config.truth is not None and config.store is None:
         raise click.UsageError("--truth judges tiles: name their scores with --store and --score.")
-
-
-def _read(predictions: Path | None, run: Path | None) -> Predictions:
-    from jobs.evaluation.slide_level import predictions_of_run
-    from jobs.mil.predictions import read_predictions
-
-    if predictions is not None:
-        return read_predictions(predictions)
-    assert run is not None
-    return predictions_of_run(run)
+    of_tiles = {
+        "--raster": config.raster,
+        "--mask": config.mask,
+        "--splits": config.splits,
+        "--ladder": config.ladder or None,
+    }
+    for option, value in of_tiles.items():
+        if value is not None and config.truth is None:
+            raise click.UsageError(f"{option} is of tiles: name their --truth.")
+    if config.mask is not None and config.threshold is not None:
+        raise click.UsageError("--mask and --threshold both say what is flagged: give one.")
+    if config.ladder and config.splits is None:
+        raise click.UsageError("--ladder chooses its thresholds on other slides: give --splits.")
+    if config.per_slide_oracle and not config.ladder:
+        raise click.UsageError("--per-slide-oracle is a step of --ladder: give it, too.")
+    if config.truth is None and config.threshold is not None and not 0 <= config.threshold <= 1:
+        raise click.UsageError("--threshold of slides is a probability, 0 to 1.")

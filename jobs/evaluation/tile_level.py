@@ -1,45 +1,43 @@
-"""How well a score tells positive tiles from negative ones."""
+"""How well a score tells positive tiles from negative ones, of a slide and of several together."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from jobs.evaluation.truth import Truth, open_truth
-from jobs.score_reader import ScoreChoice, SlideScore, read_score, scored_slides
+from jobs.evaluation.burden import NO_TUMOUR, STRATA, burden_of, stratum_of
 from models.metrics import roc_auc
-from store_schema.errors import SlidestreamError
-from store_schema.store import Store
+from models.overlap import Overlap
+
+ALL = "all"
+"""The group of all slides."""
+
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class TileSettings:
-    """What is judged, by which truth.
+class SlideTiles:
+    """A slide's tiles, to be judged.
 
     Attributes
     ----------
-    choice
-        Which number of which run; more of it means positive.
+    slide_id
+        The slide.
+    score
+        float (tile,); what isn't finite is no score.
     truth
-        Where the truth is.
-    positive_from
-        A tile is positive if more of its area than this is.
-    without_truth
-        ``skip`` leaves slides without truth out of the metrics; ``negative`` takes all their tiles for negative,
-        which is right where masks were drawn for all slides that have anything to draw.
-    slides
-        Only these; empty takes all that have the run.
+        bool (tile,).
+    flagged
+        bool (tile,), None where nothing was decided.
     """
 
-    choice: ScoreChoice
-    truth: Path
-    positive_from: float = 0.5
-    without_truth: Literal["skip", "negative"] = "skip"
-    slides: tuple[str, ...] = ()
+    slide_id: str
+    score: npt.NDArray[np.floating]
+    truth: Flags
+    flagged: Flags | None = None
 
 
 @dataclass(frozen=True)
@@ -48,139 +46,109 @@ class TileMetrics:
 
     Attributes
     ----------
-    slide_id
-        The slide; empty for tiles of several.
     n_tiles, n_positive
-        Tiles with a score and a truth.
+        Tiles with a truth.
     n_without_score
-        Tiles left out because their score is NaN.
+        Those whose score is no number: left out of the areas. They are flagged only where a mask says so.
     auc_roc, auc_pr
         Areas under the ROC curve and (as average precision, without interpolation) under the precision-recall curve;
-        None where all tiles are of one kind.
+        None where all tiles with a score are of one kind.
+    overlap
+        Counts of flagged tiles; None where nothing was decided.
     """
 
-    slide_id: str
     n_tiles: int
     n_positive: int
     n_without_score: int
     auc_roc: float | None
     auc_pr: float | None
+    overlap: Overlap | None = None
+
+    @property
+    def burden(self) -> float:
+        """Share of the tiles that is positive."""
+        return self.n_positive / self.n_tiles if self.n_tiles else 0.0
 
 
 @dataclass(frozen=True)
-class TileEvaluation:
-    """What came of it.
+class GroupMetrics:
+    """Slides of one burden, or all.
 
     Attributes
     ----------
-    slides
-        One a slide with truth.
+    group
+        :data:`ALL`, or a stratum of :mod:`jobs.evaluation.burden`.
+    n_slides
+        In it.
     pooled
         All their tiles together: says something only of scores that mean the same on all slides (a probability,
-        an attention logit), not of an attention that sums to 1 on each.
+        an attention logit, a z-score), not of an attention that sums to 1 on each.
     mean_auc_roc, mean_auc_pr
         Means over the slides that have both kinds of tiles; None where there are none.
-    without_truth
-        Slides that have the score but no mask.
-    problems
-        Slide id → why it could not be judged.
+    mean_iou, mean_dice
+        Means over the slides that have positive tiles; None where none has, or nothing was decided. Of others they are
+        0 by a single false alarm and undefined without: ``pooled.overlap.fp`` counts theirs.
     """
 
-    slides: tuple[TileMetrics, ...]
-    pooled: TileMetrics | None
+    group: str
+    n_slides: int
+    pooled: TileMetrics
     mean_auc_roc: float | None
     mean_auc_pr: float | None
-    without_truth: tuple[str, ...]
-    problems: dict[str, str]
-
-
-def evaluate_tiles(store: Store, settings: TileSettings) -> TileEvaluation:
-    """Judge a score tile by tile.
-
-    Parameters
-    ----------
-    store
-        Where the scores are.
-    settings
-        What to judge by what.
-
-    Raises
-    ------
-    NotInStoreError
-        No slide has the run.
-    InputError
-        There is no such truth.
-    """
-    known = open_truth(settings.truth)
-    slides = scored_slides(store, settings.choice, settings.slides)
-    judged, without, problems = [], [], dict[str, str]()
-    every: list[tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]] = []
-    for slide in slides:
-        try:
-            score = read_score(slide, settings.choice)
-            truth = tile_truth(score, known, settings)
-        except SlidestreamError as error:
-            problems[slide.slide_id] = str(error)
-            continue
-        if truth is None:
-            without.append(slide.slide_id)
-            continue
-        judged.append(tile_metrics(slide.slide_id, score.values, truth))
-        every.append((score.values, truth))
-    pooled = None
-    if every:
-        values, truths = (np.concatenate(parts) for parts in zip(*every, strict=True))
-        pooled = tile_metrics("", values, truths)
-    return TileEvaluation(
-        tuple(judged),
-        pooled,
-        _mean([metrics.auc_roc for metrics in judged]),
-        _mean([metrics.auc_pr for metrics in judged]),
-        tuple(without),
-        problems,
-    )
-
-
-def tile_truth(
-    score: SlideScore, truth: Truth, settings: TileSettings
-) -> npt.NDArray[np.bool_] | None:
-    """Return which tiles are positive, bool (tile,); None where nothing is known of the slide."""
-    found = truth.tiles(score.slide.record, score.table, score.tile_level0, settings.positive_from)
-    if found is None and settings.without_truth == "negative":
-        return np.zeros(len(score.table), dtype=bool)
-    return found
+    mean_iou: float | None
+    mean_dice: float | None
 
 
 def tile_metrics(
-    slide_id: str, values: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_]
+    score: npt.NDArray[np.floating], truth: Flags, flagged: Flags | None = None
 ) -> TileMetrics:
-    """Judge tiles.
-
-    Parameters
-    ----------
-    slide_id
-        Whose they are.
-    values
-        float (tile,); NaN where there is no score.
-    truth
-        bool (tile,).
-    """
-    known = np.isfinite(values)
-    kept, positive = values[known], truth[known]
-    both = bool(positive.any() and not positive.all())
-    if both:
+    """Judge tiles; see :class:`SlideTiles`."""
+    known = np.isfinite(score)
+    kept, positive = score[known], truth[known]
+    areas: tuple[float | None, float | None] = None, None
+    if positive.any() and not positive.all():
         from sklearn.metrics import average_precision_score
 
         areas = roc_auc(kept, positive), float(average_precision_score(positive, kept))
-    return TileMetrics(
-        slide_id,
-        int(known.sum()),
-        int(positive.sum()),
-        int((~known).sum()),
-        *(areas if both else (None, None)),
+    overlap = None if flagged is None else Overlap.of(flagged, truth)
+    n_without = int(np.count_nonzero(~known))
+    return TileMetrics(truth.size, int(np.count_nonzero(truth)), n_without, *areas, overlap)
+
+
+def group_metrics(slides: Sequence[SlideTiles]) -> tuple[GroupMetrics, ...]:
+    """Judge slides together: all of them first, then those of each tumour burden that there are."""
+    if not slides:
+        return ()
+    strata = [stratum_of(burden_of(slide.truth)) for slide in slides]
+    groups = [_group(ALL, slides)]
+    for name in (NO_TUMOUR, *STRATA):
+        members = [slide for slide, own in zip(slides, strata, strict=True) if own == name]
+        if members:
+            groups.append(_group(name, members))
+    return tuple(groups)
+
+
+def _group(name: str, slides: Sequence[SlideTiles]) -> GroupMetrics:
+    each = [tile_metrics(slide.score, slide.truth, slide.flagged) for slide in slides]
+    decided = [slide.flagged for slide in slides if slide.flagged is not None]
+    pooled = tile_metrics(
+        np.concatenate([slide.score for slide in slides]),
+        np.concatenate([slide.truth for slide in slides]),
+        np.concatenate(decided) if len(decided) == len(slides) else None,
+    )
+    overlaps = [one.overlap for one in each if one.overlap is not None and one.n_positive]
+    return GroupMetrics(
+        name,
+        len(slides),
+        pooled,
+        mean_of([one.auc_roc for one in each]),
+        mean_of([one.auc_pr for one in each]),
+        mean_of([overlap.iou for overlap in overlaps]),
+        mean_of([overlap.dice for overlap in overlaps]),
     )
 
 
-def _mean(values: list[float | None]) -> float | None:
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Return the mean of what is defined, None where nothing is."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
-from dataflow.pyramid_tiff import write_pyramid
-from dataflow.slide_digest import slide_digest
 from jobs.evaluation.slide_level import evaluate_slides
-from jobs.evaluation.tile_level import TileSettings, evaluate_tiles, tile_metrics
 from jobs.mil.predictions import (
     Prediction,
     Predictions,
@@ -27,71 +23,9 @@ from jobs.mil.predictions import (
 )
 from jobs.score_reader import ScoreChoice, read_score
 from store_schema.errors import IncompleteError, InputError, NotInStoreError
-from store_schema.specs import ArraySpec, GridGeometry, GridSpec, SlideRecord, TileTable
-from store_schema.store import Store, create_store
+from store_schema.specs import ArraySpec
 
-TILE = 64
-N = 8  # tiles along a side
-SPEC = GridSpec(tile_px=64, mpp=0.5, stride_px=64)
 CLASSES = ["normal", "tumor"]
-
-
-def truth_of(seed: int) -> npt.NDArray[np.bool_]:
-    return np.random.default_rng(seed).random((N, N)) < 0.3
-
-
-def scores_of(seed: int) -> npt.NDArray[np.float32]:
-    noise = np.random.default_rng(seed + 100).normal(size=(N * N, 2))
-    noise[:, 1] += truth_of(seed).ravel()
-    return noise.astype(np.float32)
-
-
-def add_slide(store: Store, slide_id: str, seed: int, slide_file: Path | None = None) -> None:
-    side = N * TILE
-    source, digest = str(slide_file or f"/nowhere/{slide_id}.tif"), f"of {slide_id}"
-    if slide_file is not None:
-        pixels = np.full((side, side, 3), 200, np.uint8)
-        write_pyramid(slide_file, pixels, mpp=0.5, downsamples=(1,))
-        digest = slide_digest(slide_file)
-    record = SlideRecord(slide_id, source, digest, "tiff", side, side, 0.5, "properties")
-    slide = store.add_slide(record)
-    row, col = (index.ravel().astype(np.int32) for index in np.indices((N, N)))
-    table = TileTable(col * TILE, row * TILE, row, col, np.ones(N * N, np.float32))
-    geometry = GridGeometry(TILE, float(TILE), N, N)
-    slide.create_grid(SPEC, geometry, table, {"slide": digest}, block_tiles=40)
-    arrays = {
-        "attention": ArraySpec(("tile",), (), "float32", {"long_name": "attention"}),
-        "probability": ArraySpec(("tile", "class"), (2,), "float32", {"class_names": CLASSES}),
-    }
-    said = {
-        "class_names": CLASSES,
-        "probabilities": [0.25, 0.75],
-        "predicted": "tumor",
-        "threshold": 0.5,
-        "split": "test",
-    }
-    group = slide.create_tile_group(
-        SPEC.name, "scores", "run", arrays, {"made": "up"}, extra={"prediction": said}
-    )
-    values = scores_of(seed)
-    for block in range(group.n_blocks):
-        span = group.block_slice(block)
-        group.write_block(block, {"attention": values[span, 1], "probability": values[span]})
-
-
-@pytest.fixture
-def cohort(tmp_path: Path) -> Store:
-    """Two slides with a mask, one without; one slide's file is there."""
-    store = create_store(tmp_path / "cohort.zarr")
-    (tmp_path / "masks").mkdir()
-    for seed, slide_id in enumerate(["a", "b", "c"]):
-        add_slide(store, slide_id, seed, tmp_path / "a.tif" if slide_id == "a" else None)
-        if slide_id != "c":
-            mask = truth_of(seed).repeat(3, axis=0).repeat(3, axis=1)
-            Image.fromarray((mask * 255).astype(np.uint8)).save(
-                tmp_path / "masks" / f"{slide_id}.png"
-            )
-    return store
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -99,57 +33,10 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_tiles_against_masks(cohort: Store, tmp_path: Path) -> None:
-    settings = TileSettings(ScoreChoice("run"), tmp_path / "masks")
-    found = evaluate_tiles(cohort, settings)
-    assert found.without_truth == ("c",)
-    assert [each.slide_id for each in found.slides] == ["a", "b"]
-    values = [scores_of(seed)[:, 1] for seed in (0, 1)]
-    truths = [truth_of(seed).ravel() for seed in (0, 1)]
-    for each, score, truth in zip(found.slides, values, truths, strict=True):
-        assert each.auc_roc == pytest.approx(roc_auc_score(truth, score))
-        assert each.auc_pr == pytest.approx(average_precision_score(truth, score))
-        assert each.n_positive == truth.sum()
-    assert found.pooled is not None
-    assert found.pooled.auc_roc == pytest.approx(
-        roc_auc_score(np.concatenate(truths), np.concatenate(values))
-    )
-    assert found.mean_auc_roc == pytest.approx(
-        np.mean([roc_auc_score(t, v) for t, v in zip(truths, values, strict=True)])
-    )
-    everything = TileSettings(ScoreChoice("run"), tmp_path / "masks", 0.5, "negative")
-    negative = evaluate_tiles(cohort, everything)
-    assert negative.without_truth == ()
-    assert negative.slides[2].auc_roc is None  # all of one kind
-    assert negative.pooled is not None
-    assert negative.pooled.n_tiles == 3 * N * N
-    first_class = ScoreChoice("run", "probability", "normal")
-    of_class = evaluate_tiles(cohort, TileSettings(first_class, tmp_path / "masks"))
-    assert of_class.slides[0].auc_roc == pytest.approx(roc_auc_score(truths[0], scores_of(0)[:, 0]))
-
-
-def test_half_of_a_tile_is_not_more_than_half(cohort: Store, tmp_path: Path) -> None:
-    half = np.zeros((2 * N, 2 * N), np.uint8)
-    half[:, ::2] = 255  # the left half of each tile
-    half[0, 1] = 255  # and three quarters of the first
-    Image.fromarray(half).save(tmp_path / "masks" / "a.png")
-    for positive_from, n_positive in ((0.5, 1), (0.49, N * N), (0.75, 0)):
-        settings = TileSettings(
-            ScoreChoice("run"), tmp_path / "masks", positive_from, slides=("a",)
-        )
-        assert evaluate_tiles(cohort, settings).slides[0].n_positive == n_positive
-
-
-def test_tiles_without_a_score_are_left_out() -> None:
-    values = np.array([0.1, np.nan, 0.9, np.nan], np.float32)
-    found = tile_metrics("s", values, np.array([False, True, True, False]))
-    assert (found.n_tiles, found.n_positive, found.n_without_score) == (2, 1, 2)
-    assert found.auc_roc == 1.0
-
-
-def test_which_number_is_read(cohort: Store) -> None:
-    slide = cohort["a"]
-    np.testing.assert_array_equal(read_score(slide, ScoreChoice("run")).values, scores_of(0)[:, 1])
+def test_which_number_is_read(cohort: Any) -> None:
+    slide = cohort.store["a"]
+    values = read_score(slide, ScoreChoice("run")).values
+    np.testing.assert_array_equal(values, cohort.scores["a"][:, 1])
     by_class = read_score(slide, ScoreChoice.parse("run/probability"))
     assert by_class.class_name == "tumor"  # the positive one of two
     assert by_class.prediction["predicted"] == "tumor"
@@ -164,7 +51,7 @@ def test_which_number_is_read(cohort: Store) -> None:
     arrays = {"p": ArraySpec(("tile", "class"), (3,), "float32", {"class_names": ["x", "y", "z"]})}
     said = {"class_names": ["x", "y", "z"], "probabilities": [0.2, 0.5, 0.3]}
     group = slide.create_tile_group(
-        SPEC.name, "scores", "three", arrays, {}, extra={"prediction": said}
+        cohort.grid, "scores", "three", arrays, {}, extra={"prediction": said}
     )
     with pytest.raises(IncompleteError, match="0/2 blocks"):
         read_score(slide, ScoreChoice("three", class_name="x"))
@@ -303,51 +190,112 @@ def test_what_probabilities_come_to() -> None:
 
 
 def test_evaluate_from_the_command_line(
-    cohort: Store, tmp_path: Path, slidestream: Callable[..., Any]
+    cohort: Any, tmp_path: Path, slidestream: Callable[..., Any]
 ) -> None:
     labels = label_file(tmp_path, [("a", "normal", "p"), ("b", "tumor", "q"), ("c", "tumor", "r")])
-    out = tmp_path / "out"
+    out, url = tmp_path / "out", cohort.store.url
     answer = slidestream(
-        "evaluate", "--store", cohort.url, "--score", "run/probability", "--labels", labels,
-        "--truth", tmp_path / "masks", "--out", out, "--resamples", 20,
+        "evaluate", "--store", url, "--score", "run/probability", "--labels", labels,
+        "--truth", cohort.masks, "--threshold", 0.5, "--out", out, "--resamples", 20,
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    assert "1 slides have scores but no mask: c" in answer.out
+    assert "1 slides have scores but no truth: c" in answer.out
     found = json.loads((out / "evaluation.json").read_text())
+    # decided as it was made, and not by the threshold of tiles
     assert found["slides"]["metrics"]["confusion_matrix"] == [[0, 1], [0, 2]]
-    tiles = rows_of(out / "tile_metrics.csv")
-    assert [row["slide_id"] for row in tiles] == ["a", "b", "(all)"]
-    assert float(tiles[0]["auc_roc"]) == pytest.approx(
-        roc_auc_score(truth_of(0).ravel(), scores_of(0)[:, 1])
+    assert [row["slide_id"] for row in found["localization"]["slides"]] == ["a", "b", "c"]
+    summary = rows_of(out / "heatmap_summary.csv")
+    assert [row["status"] for row in summary] == ["judged", "judged", "no truth"]
+    assert float(summary[0]["auc_roc"]) == pytest.approx(
+        roc_auc_score(cohort.truth["a"].ravel(), cohort.scores["a"][:, 1])
     )
+    assert rows_of(out / "burden_summary.csv")[0]["group"] == "all"
     metrics = {row["metric"]: row for row in rows_of(out / "slide_metrics.csv")}
     assert float(metrics["sensitivity"]["value"]) == 1.0
+    page = (out / "report.html").read_text()
+    for text in ("best: ", "worst: ", "Slides", "FROC", "1 slides have scores but no truth: c"):
+        assert text in page
+    assert page.count("data:image/png;base64,") == 3  # two slides and the curves
     table = tmp_path / "predictions.csv"
     write_predictions(table, CLASSES, predictions([("a", 0.1, "normal", "")]).rows)
-    as_json = slidestream("evaluate", "--predictions", table, "--labels", labels, "--json")
-    assert json.loads(as_json.out)["slides"]["metrics"]["n"] == 1
-    (tmp_path / "masks" / "b.png").write_text("broken")
-    broken = slidestream(
-        "evaluate", "--store", cohort.url, "--score", "run", "--truth", tmp_path / "masks"
+    as_json = slidestream(
+        "evaluate", "--predictions", table, "--labels", labels, "--json", "--out", tmp_path / "p"
     )
+    assert json.loads(as_json.out)["slides"]["metrics"]["n"] == 1
+    assert "AUC of slides" not in (tmp_path / "p" / "report.html").read_text()  # one class only
+    (cohort.masks / "b.png").write_text("broken")
+    broken = slidestream("evaluate", "--store", url, "--score", "run", "--truth", cohort.masks)
     assert broken.code == 1
     assert "b: the mask" in broken.out
-    for wrong in (
-        ["--labels", labels],
-        ["--store", cohort.url, "--labels", labels],
-        ["--predictions", table, "--run", tmp_path, "--labels", labels],
-        ["--predictions", table, "--truth", tmp_path / "masks"],
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--labels L", "Name what is judged"),
+        ("--store S --labels L", "go together"),
+        ("--predictions P --run R --labels L", "Name what is judged"),
+        ("--predictions P --truth T", "name their scores"),
+        ("--store S --score R --mask M", "--mask is of tiles"),
+        ("--store S --score R --raster M", "--raster is of tiles"),
+        ("--store S --score R --truth T --mask M --threshold 1", "give one"),
+        ("--store S --score R --truth T --ladder", "give --splits"),
+        ("--store S --score R --truth T --per-slide-oracle", "a step of --ladder"),
+        ("--predictions P --threshold 2", "0 to 1"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    slidestream: Callable[..., Any], options: str, message: str
+) -> None:
+    answer = slidestream("evaluate", *options.split())
+    assert answer.code == 2
+    assert message in answer.err
+
+
+def test_splits_and_the_ladder(
+    cohort: Any, tmp_path: Path, slidestream: Callable[..., Any]
+) -> None:
+    splits, out = tmp_path / "splits.csv", tmp_path / "out"
+    splits.write_text("train,val,test\nx,b,a\n,,c\n,,gone\n")
+    call = (
+        "evaluate", "--store", cohort.store.url, "--score", "run", "--truth", cohort.masks, "--splits", splits,
+        "--without-truth", "negative",
+    )  # fmt: skip
+    answer = slidestream(*call, "--ladder", "--per-slide-oracle", "--out", out)
+    assert answer.code == 0, answer.err
+    assert "1 slides of the split have no such scores: gone" in answer.out
+    assert "upper bound" in answer.out
+    found = json.loads((out / "evaluation.json").read_text())
+    assert [row["slide_id"] for row in found["localization"]["slides"]] == ["a", "c"]
+    assert found["ladder"]["fit_slides"] == ["b"]
+    assert found["ladder"]["judged_slides"] == ["a", "c"]
+    steps = [row["step"] for row in rows_of(out / "ladder.csv") if row["burden"] == "all"]
+    assert steps == ["global", "zscore", "iou", "morphology", "oracle"]
+    oracle = [row["upper_bound"] for row in rows_of(out / "ladder.csv") if row["step"] == "oracle"]
+    assert set(oracle) == {"True"}
+    only = slidestream(*call, "--slides", "c", "--json")
+    assert [row["slide_id"] for row in json.loads(only.out)["localization"]["slides"]] == ["c"]
+    for wrong, message in (
+        (["--slides", "b"], "slide b isn't among the test slides"),
+        (["--split", "train"], "none of the 1 train slides"),
+        (["--ladder", "--fit-split", "train"], "none of the 0 slides that choose"),
     ):
-        assert slidestream("evaluate", *wrong).code == 2
+        refused = slidestream(*call, *wrong)
+        assert refused.code == 1
+        assert message in refused.err
+    (cohort.masks / "b.png").write_text("broken")
+    refused = slidestream(*call, "--ladder")
+    assert refused.code == 1
+    assert "choose the ladder's thresholds can't be read: the mask" in refused.err
 
 
 def test_heatmaps_from_the_command_line(
-    cohort: Store, tmp_path: Path, slidestream: Callable[..., Any]
+    cohort: Any, tmp_path: Path, slidestream: Callable[..., Any]
 ) -> None:
     out = tmp_path / "heat"
     answer = slidestream(
-        "heatmap", "--store", cohort.url, "--score", "run", "--out", out,
-        "--truth", tmp_path / "masks",
+        "heatmap", "--store", cohort.store.url, "--score", "run", "--out", out,
+        "--truth", cohort.masks,
     )  # fmt: skip
     assert answer.code == 0, answer.err
     assert "3 of 3 heatmaps" in answer.out
@@ -357,18 +305,18 @@ def test_heatmaps_from_the_command_line(
         with Image.open(out / f"{slide_id}.png") as picture:
             sizes[slide_id] = picture.width
     assert sizes["a"] > 1.5 * sizes["b"]  # slide and overlay side by side, or the overlay alone
-    (Path(cohort.url) / "b" / SPEC.name / "scores/run/attention/c/0").unlink()
+    (Path(cohort.store.url) / "b" / cohort.grid / "scores/run/attention/c/0").unlink()
     partly = slidestream(
-        "heatmap", "--store", cohort.url, "--score", "run/attention", "--out", out, "--json"
+        "heatmap", "--store", cohort.store.url, "--score", "run/attention", "--out", out, "--json"
     )
     assert partly.code == 1
     found = json.loads(partly.out)
     assert sorted(found["drawn"]) == ["a", "c"]
     assert "1/2 blocks" in found["failed"]["b"]
-    unknown = slidestream("heatmap", "--store", cohort.url, "--score", "rum", "--out", out)
+    unknown = slidestream("heatmap", "--store", cohort.store.url, "--score", "rum", "--out", out)
     assert unknown.code == 1
     assert "did you mean run" in unknown.err
     nobody = slidestream(
-        "heatmap", "--store", cohort.url, "--score", "run", "--out", out, "--slides", "x"
+        "heatmap", "--store", cohort.store.url, "--score", "run", "--out", out, "--slides", "x"
     )
     assert nobody.code == 1

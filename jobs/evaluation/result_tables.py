@@ -1,0 +1,168 @@
+"""An evaluation on the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.evaluation.froc import Froc
+from jobs.evaluation.ladder_table import ladder_notes, ladder_table
+from jobs.evaluation.localization import Localization
+from jobs.evaluation.pixel_level import PixelMetrics
+from jobs.evaluation.results import Evaluation, metric_rows
+from jobs.evaluation.slide_level import SlideEvaluation
+from jobs.evaluation.tile_level import ALL, TileMetrics
+from jobs.tables import new_table, show
+from store_schema.labels import some
+
+
+@dataclass(frozen=True)
+class ResultPart:
+    """Some tables, and what must be known to read them, in sentences."""
+
+    title: str
+    tables: tuple[Table, ...]
+    notes: list[str]
+
+
+def show_results(found: Evaluation) -> None:
+    """Print tables, and what must be known to read them."""
+    for part in result_parts(found):
+        show(*part.tables, *map(escape, part.notes))
+
+
+def result_parts(found: Evaluation) -> list[ResultPart]:
+    """Return what was judged, part by part."""
+    parts = []
+    if found.slides is not None:
+        parts.append(
+            ResultPart("Slides", (_metric_table(found.slides),), _metric_notes(found.slides))
+        )
+    judged = found.localization
+    if judged is not None:
+        tables = [_localization_table(judged)]
+        if judged.froc is not None:
+            tables.append(_froc_table(judged.froc))
+        parts.append(ResultPart("Tiles, pixels, lesions", tuple(tables), localization_notes(found)))
+    if found.ladder is not None:
+        table, notes = ladder_table(found.ladder), ladder_notes(found.ladder)
+        parts.append(ResultPart("The ladder from scores to a mask", (table,), notes))
+    return parts
+
+
+def localization_notes(found: Evaluation) -> list[str]:
+    """Return what must be known to read the tables of tiles, pixels and lesions, in sentences."""
+    judged = found.localization
+    if judged is None:
+        return []
+    lines = []
+    if judged.upper_bound:
+        lines.append(
+            "UPPER BOUND: the mask looked at the truth of the slides that it is judged on; it is no method"
+        )
+    choosers = [slide.slide_id for slide in judged.slides if slide.chose_threshold]
+    if choosers and not judged.upper_bound:
+        lines.append(
+            f"{len(choosers)} of the judged slides chose the threshold of the mask, too, so the numbers are better "
+            f"than on new slides: {some(choosers)}"
+        )
+    if judged.pixels:
+        pooled = judged.pixels[ALL]
+        lines.append(
+            f"pixel AUC is of the pixels that a tile covers, exact to ± {pooled.auc_resolution:.1g}; with the ground "
+            f"around them as lowest it would be {shown(pooled.auc_with_background)}"
+        )
+    lines += [f"{slide.slide_id}: {note}" for slide in judged.slides for note in slide.notes]
+    lines += [f"{slide_id}: {problem}" for slide_id, problem in judged.problems.items()]
+    for what, ids in (
+        ("have scores but no truth", judged.without_truth),
+        ("of the split have no such scores", found.without_scores),
+    ):
+        if ids:
+            lines.append(f"{len(ids)} slides {what}: {some(ids)}")
+    return lines
+
+
+def shown(value: float | None) -> str:
+    """Spell a metric, or a dash where there is none."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _metric_table(slides: SlideEvaluation) -> Table:
+    table = new_table("metric", "value", "95 % interval", right=("value", "95 % interval"))
+    for name, value, low, high in metric_rows(slides)[1:]:
+        interval = "" if low is None else f"{low:.3f} to {high:.3f}"
+        table.add_row(name, shown(value), interval)
+    return table
+
+
+def _metric_notes(slides: SlideEvaluation) -> list[str]:
+    metrics = slides.metrics
+    balance = ", ".join(
+        f"{name} {metrics['predicted_per_class'][name]} of {metrics['actual_per_class'][name]}"
+        for name in slides.class_names
+    )
+    lines = [
+        f"{metrics['n']} slides of {slides.n_patients} patients; predicted of actual: {balance}",
+        *metrics["notes"],
+    ]
+    if slides.other_splits:
+        lines.append(f"{slides.other_splits} predictions of other splits are left out")
+    for what, ids in (
+        ("were predicted but have no label", slides.without_label),
+        ("have a label but no prediction", slides.without_prediction),
+    ):
+        if ids:
+            lines.append(f"{len(ids)} slides {what}: {some(ids)}")
+    return lines
+
+
+def _localization_table(found: Localization) -> Table:
+    """Return a table of all slides, then of slides together: pooled, and the mean of the slides."""
+    decided = any(slide.tiles.overlap is not None for slide in found.slides)
+    numbers = ["tiles", "positive", "AUC-ROC", "PR-AUC"]
+    numbers += ["IoU", "Dice", "precision", "recall"] if decided else []
+    numbers += ["pixel AUC", "pixel IoU"] if found.pixels else []
+    table = new_table("slide", *numbers, right=tuple(numbers))
+
+    def add(name: str, tiles: TileMetrics, pixels: PixelMetrics | None) -> None:
+        counts, of_pixels = tiles.overlap, None if pixels is None else pixels.overlap
+        values = [tiles.auc_roc, tiles.auc_pr]
+        if decided:
+            names = ("iou", "dice", "precision", "recall")
+            values += [None if counts is None else getattr(counts, name) for name in names]
+        if found.pixels:
+            values.append(None if pixels is None else pixels.auc_roc)
+            values.append(None if of_pixels is None else of_pixels.iou)
+        positive = f"{tiles.n_positive:,} ({tiles.burden:.1%})" if tiles.n_positive else "0"
+        table.add_row(escape(name), f"{tiles.n_tiles:,}", positive, *map(shown, values))
+
+    for slide in found.slides:
+        add(slide.slide_id, slide.tiles, slide.pixels)
+    table.add_section()
+    for group in found.groups:
+        of_group = "all" if group.group == ALL else f"burden {group.group}"
+        slides = f"{group.n_slides} slide{'s' * (group.n_slides != 1)}"
+        add(f"{of_group}: {slides} pooled", group.pooled, found.pixels.get(group.group))
+        means = [group.mean_auc_roc, group.mean_auc_pr]
+        means += [group.mean_iou, group.mean_dice] if decided else []
+        if any(mean is not None for mean in means):
+            table.add_row(f"{of_group}: mean of slides", "", "", *map(shown, means))
+    return table
+
+
+def _froc_table(curve: Froc) -> Table:
+    rates = [f"at {rate}" for rate in curve.at_rates]
+    numbers = ["lesions", "isolated cells", "detections", *rates, "mean"]
+    table = new_table("FROC: sensitivity by false alarms a slide", *numbers, right=tuple(numbers))
+    table.add_row(
+        f"{curve.n_slides} slides",
+        str(curve.n_lesions),
+        str(curve.n_isolated),
+        str(curve.n_detections),
+        *map(shown, curve.at_rates.values()),
+        shown(curve.score),
+    )
+    return table

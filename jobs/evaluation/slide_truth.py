@@ -1,0 +1,72 @@
+"""What is true of one slide's tiles, pixels and lesions, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.evaluation.tile_truth import TruthMask
+from jobs.evaluation.truth import Truth
+from jobs.score_reader import SlideScore
+from store_schema.specs import SlideRecord
+
+WithoutTruth: TypeAlias = Literal["skip", "negative"]
+"""Of slides that nothing is known of: ``skip`` leaves them out of the metrics; ``negative`` takes all of them for
+negative, which is right where truth was drawn for all slides that have anything to draw."""
+
+
+@dataclass(frozen=True)
+class SlideTruth:
+    """A slide's truth.
+
+    Attributes
+    ----------
+    tiles
+        bool (tile,).
+    mask
+        Where the slide is positive; None where only its tiles are known.
+    """
+
+    tiles: npt.NDArray[np.bool_]
+    mask: TruthMask | None
+
+
+def truth_of_slide(
+    truth: Truth, score: SlideScore, positive_from: float, without_truth: WithoutTruth = "skip"
+) -> SlideTruth | None:
+    """Return what is true of a slide, None where nothing is known.
+
+    Parameters
+    ----------
+    truth
+        What is known of all slides.
+    score
+        The slide, and its tiles.
+    positive_from
+        A tile is positive if more of its area than this is.
+    without_truth
+        What to do where nothing is known.
+
+    Raises
+    ------
+    InputError
+        The truth of this slide can't be read, or doesn't fit it.
+    """
+    record, table = score.slide.record, score.table
+    mask = truth.mask(record)
+    if mask is not None:  # read once, for tiles too
+        tiles = mask.fraction(table.x, table.y, score.tile_level0) > positive_from
+        return SlideTruth(tiles, mask)
+    of_tiles = truth.tiles(record, table, score.tile_level0, positive_from)
+    if of_tiles is not None:
+        return SlideTruth(of_tiles, None)
+    if without_truth == "negative":
+        return SlideTruth(np.zeros(len(table), dtype=bool), _nothing(record))
+    return None
+
+
+def _nothing(record: SlideRecord) -> TruthMask:
+    return TruthMask(np.zeros((1, 1), dtype=bool), (float(record.width), float(record.height)))
