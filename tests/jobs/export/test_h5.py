@@ -1,0 +1,108 @@
+"""Features for CLAM and TRIDENT: what their readers ask for, and the way back by ``import h5``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from jobs.h5_features import H5Features
+from jobs.h5_grid import lay_imported
+from store_schema.store import Store, open_store
+from store_schema.validate import validate
+
+GRID = "64px_0.500mpp"
+
+
+def export(slidestream: Callable[..., Any], url: Path, out: Path, *args: object) -> Any:
+    return slidestream("export", "h5", "--store", url, "--features", "enc", "--out", out, *args)
+
+
+def test_layout(
+    exportable: Store, url: Path, tmp_path: Path, slidestream: Callable[..., Any]
+) -> None:
+    assert export(slidestream, url, tmp_path).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "b.h5", "c.h5"]
+    ds = exportable["a"].tiles(GRID, features="enc", scores=False).load()
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["features"].dtype == np.float32  # CLAM's layers are
+        np.testing.assert_array_equal(file["features"], ds.features)
+        assert file["coords"].dtype == np.int64
+        np.testing.assert_array_equal(file["coords"], np.stack([ds.x, ds.y], axis=1))
+        said = dict(file["coords"].attrs)
+        assert file["features"].attrs["encoder"] == "enc"
+    assert said.pop("level0_magnification") == pytest.approx(10 / 0.2431)
+    assert said.pop("stride_level0") == pytest.approx(64 * 0.5 / 0.2431)
+    assert said == {
+        "patch_size": 64,
+        "patch_size_level0": 132,
+        "overlap": 0,
+        "target_magnification": 20,
+        "level0_width": 1300,
+        "level0_height": 900,
+        "name": "a",
+    }
+
+
+def test_round_trip(
+    exportable: Store, url: Path, tmp_path: Path, slidestream: Callable[..., Any]
+) -> None:
+    out = tmp_path / "h5_files"
+    assert export(slidestream, url, out, "--dtype", "stored").code == 0
+    back = tmp_path / "back.zarr"
+    answer = slidestream("import", "h5", out, "--store", back)
+    assert answer.code == 0, answer.err
+    assert "share a place" not in answer.out
+    store = open_store(str(back))
+    assert list(validate(store)) == []
+    for slide_id in store.slides:
+        (grid,) = store[slide_id].grids
+        ours = exportable[slide_id].tiles(GRID, features="enc", scores=False).load()
+        theirs = store[slide_id].tiles(grid, features="enc", scores=False).load()
+        assert theirs.features.dtype == np.float16
+        ours, theirs = (
+            dataset.isel(tile=np.lexsort((dataset.x, dataset.y))) for dataset in (ours, theirs)
+        )
+        for name in ("x", "y", "row", "col", "features"):
+            np.testing.assert_array_equal(theirs[name], ours[name])
+        before, after = (s[slide_id].record for s in (exportable, store))
+        assert (after.width, after.height) == (before.width, before.height)
+        assert after.mpp == pytest.approx(before.mpp)
+        spec = store[slide_id].grid_attrs(grid)["spec"]
+        assert (spec["tile_px"], spec["stride_px"]) == (64, 64)
+        assert spec["mpp"] == pytest.approx(0.5, rel=0.005)  # tiles are whole level-0 pixels
+
+
+def test_fractional_strides_do_not_drift() -> None:
+    stride = 64 * 0.5 / 0.2431
+    x = np.rint(np.arange(400) * stride).astype(np.int64)
+    said = {"patch_size": 64, "patch_size_level0": 132, "overlap": 0}
+    coords = np.stack([x, np.zeros_like(x)], axis=1)
+    features = np.zeros((400, 1), np.float32)
+    ours = H5Features(Path("a.h5"), features, coords, {**said, "stride_level0": stride}, {})
+    grid = lay_imported(ours)
+    np.testing.assert_array_equal(np.sort(grid.table.col), np.arange(400))
+    assert grid.geometry.stride_level0 == stride
+    # what the other attributes say is a little too much
+    assert lay_imported(H5Features(Path("a.h5"), features, coords, said, {})).geometry.n_cols < 400
+
+
+def test_unfinished_features_are_not_exported(
+    tmp_path: Path, exportable: Store, url: Path, slidestream: Callable[..., Any]
+) -> None:
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(url, copy)
+    (copy / "b" / GRID / "features/enc/features/c/1/0").unlink()
+    answer = export(slidestream, copy, tmp_path / "out")
+    assert answer.code == 1
+    assert "b: " in answer.err
+    assert "2/3 blocks" in answer.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.h5", "c.h5"]
+    wrong = slidestream("export", "h5", "--store", url, "--features", "encc", "--out", tmp_path)
+    assert wrong.code == 1
+    assert "did you mean enc?" in wrong.err
