@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from jobs.mil.finite import first_not_finite
 from store_schema.errors import InputError, UnreadableSlideError
+from store_schema.labels import some
 
 _FEATURES, _COORDS = "features", "coords"
 _PLACES = frozenset(("savetodir", "save_path"))  # of another machine; decide nothing
@@ -115,7 +116,23 @@ def find_h5(folder: Path) -> list[Path]:
             )
             if found:
                 return found
-    raise InputError(f"{folder} holds no .h5 files: name the folder that has one a slide")
+    raise InputError(f"{folder} holds no .h5 files: {_elsewhere(folder)}")
+
+
+def _elsewhere(folder: Path) -> str:
+    """Say where feature files may be instead: in folders within, or not there at all."""
+    within = sorted(
+        {path.parent for path in folder.glob("*/*.h5")}
+        | {path.parent for path in folder.glob("*/*/*.h5")}
+    )
+    if within:
+        return f"name one of the folders in it that do ({some([str(path) for path in within])})"
+    if next(folder.glob("**/*.pt"), None) is not None:
+        return (
+            "it has .pt files, which lack the coordinates of the tiles; name the folder of the .h5 files that were "
+            "written beside them (h5_files of CLAM)"
+        )
+    return "name the folder that has one a slide"
 
 
 def read_h5(path: Path) -> H5Features:

@@ -36,7 +36,7 @@ def import_() -> None:
     "--grid-name",
     "grid",
     metavar="NAME",
-    help="Name of the grid in the store.  [default: by patch size and magnification, or imported]",
+    help="Name of the grid in the store.  [default: by patch size and magnification, or µm, or imported]",
 )
 @click.option(
     "--slides",
@@ -71,6 +71,9 @@ def import_() -> None:
 @config_option
 def h5(folder: Path, slides: tuple[str, ...], as_json: bool, verbose: bool, **options: Any) -> int:
     """Import feature files."""
+    from jobs.h5_features import find_h5
+
+    find_h5(folder)  # before what takes seconds to load
     from jobs.import_h5 import ImportConfig, import_h5
 
     if verbose:
@@ -87,12 +90,32 @@ def h5(folder: Path, slides: tuple[str, ...], as_json: bool, verbose: bool, **op
     return 0 if summary["ok"] else 1
 
 
+def _sizes(summary: dict[str, Any]) -> list[str]:
+    """Say how large tiles are, where the slides' pixel sizes are known."""
+    if not summary["tile_px"]:
+        return []
+    lines = [f"  tiles of {' or '.join(map(str, summary['tile_px']))} px"]
+    if summary["mpp"]:
+        least, most = summary["mpp"][0], summary["mpp"][-1]
+        lines[0] += f" at {least:.4g}{'' if most == least else f' to {most:.4g}'} µm/px"
+    if summary["without_mpp"]:
+        lines.append(
+            f"  {summary['without_mpp']} slides of unknown pixel size: give --slide-mpp or --slides"
+        )
+    if len(summary["grids"]) > 1:
+        lines.append(
+            "  several grids, since tile sizes differ: --grid-name puts all under one name"
+        )
+    return lines
+
+
 def _lines(summary: dict[str, Any]) -> list[str]:
     slides, blocks = summary["slides"], summary["blocks"]
     lines = [
         f"{slides['complete']} of {slides['asked']} slides, {summary['tiles']:,} tiles in {summary['store']}",
         f"  grid {', '.join(summary['grids']) or 'none'}, features {', '.join(summary['features']) or 'none'}: "
         f"{blocks['done']:,} blocks written, {blocks['already_stored']:,} were there",
+        *_sizes(summary),
     ]
     notes = [f"  {slide}: {note}" for slide, said in summary["notes"].items() for note in said]
     failed = [f"  {f['slide_id']} [{f['reason']}] {f['message']}" for f in summary["failures"]]

@@ -11,11 +11,8 @@ from typing import Any
 import numpy as np
 
 from dataflow.discover import SlideSource, discover_slides
-from dataflow.index import slide_record
 from dataflow.physical_size import OBJECTIVE_TIMES_MPP, check_given_mpp
 from dataflow.receipts import Failure
-from dataflow.slide import open_slide
-from dataflow.slide_digest import slide_digest
 from jobs.h5_features import H5Features, find_h5, read_h5
 from jobs.h5_grid import ImportedGrid, lay_imported
 from jobs.run_config import absolute_url
@@ -47,7 +44,7 @@ class ImportConfig:
     features
         Name of the features; None takes the encoder that file or folder names, or ``imported``.
     grid
-        Name of the grid; None takes patch size and magnification, or ``imported``.
+        Name of the grid; None takes patch size, and magnification or side in µm, or ``imported``.
     slides
         Where the slides' files are, if anywhere.
     slide_mpp
@@ -82,6 +79,8 @@ class ImportedSlide:
     blocks_written: int
     blocks_before: int
     notes: tuple[str, ...]
+    tile_px: int
+    mpp: float | None
 
 
 def import_h5(config: ImportConfig) -> dict[str, Any]:
@@ -125,6 +124,9 @@ def import_h5(config: ImportConfig) -> dict[str, Any]:
         "slides": {"asked": len(files), "complete": len(imported), "failed": len(failures)},
         "grids": sorted({slide.grid for slide in imported}),
         "features": sorted({slide.features for slide in imported}),
+        "tile_px": sorted({slide.tile_px for slide in imported}),
+        "mpp": sorted({slide.mpp for slide in imported if slide.mpp is not None}),
+        "without_mpp": sum(slide.mpp is None for slide in imported),
         "tiles": sum(slide.n_tiles for slide in imported),
         "blocks": {
             "done": sum(slide.blocks_written for slide in imported),
@@ -174,10 +176,17 @@ def _import_file(
     _create_grid(slide, spec, file, grid, config)
     name = config.features or _features_name(file)
     blocks = _write_features(slide, spec.name, name, file, grid, overwrite=config.overwrite)
-    return ImportedSlide(slide_id, spec.name, name, len(grid.table), *blocks, tuple(notes))
+    return ImportedSlide(
+        slide_id, spec.name, name, len(grid.table), *blocks, tuple(notes), spec.tile_px, spec.mpp
+    )
 
 
 def _record_of_slide(source: SlideSource) -> SlideRecord:
+    # loads torch, which features without slides don't need
+    from dataflow.index import slide_record
+    from dataflow.slide import open_slide
+    from dataflow.slide_digest import slide_digest
+
     reader = open_slide(source.path, source.mpp)
     try:
         return slide_record(source.slide_id, source.path, reader.info, slide_digest(source.path))
@@ -226,10 +235,14 @@ def _spec(
     geometry, tile_px = grid.geometry, grid.tile_px
     scale = geometry.tile_level0 / tile_px
     target = file.number("target_magnification")
-    default = DEFAULT_NAME if target is None else f"{tile_px}px_{target:g}x"
+    mpp = None if slide_mpp is None else slide_mpp * scale
+    # not as our own grids are named: `run` may make one of the same size and mpp in this store
+    default = DEFAULT_NAME if mpp is None else f"{tile_px}px_{tile_px * mpp:.0f}um"
+    if target is not None:  # the same for all slides, whatever a scanner's 20x is
+        default = f"{tile_px}px_{target:g}x"
     return GridSpec(
         tile_px=tile_px,
-        mpp=None if slide_mpp is None else slide_mpp * scale,
+        mpp=mpp,
         stride_px=max(1, round(geometry.stride_level0 / scale)),
         edge="pad",  # tools differ in it
         tissue={"method": DEFAULT_NAME},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 INK: Final = "#1f2933"
-_FAINT: Final = "#d5dae1"
+_FAINT: Final = "#9dbbdc"
+_TICKS: Final = 5  # a picture an epoch is drawn, and most of its time goes into ticks
 COLORS: Final = (
     "#2563a8",
     "#d1495b",
@@ -158,6 +159,8 @@ def draw_lines(
     *,
     title: str,
     best_epoch: int | None = None,
+    marks: Mapping[str, int] | None = None,
+    dashed: Collection[str] = (),
     ylim: tuple[float, float] | None = None,
 ) -> None:
     """Draw values by epoch; what is None or not finite leaves a gap.
@@ -167,29 +170,35 @@ def draw_lines(
     axes
         Where.
     epochs
-        Of the values.
+        Of the values, as they are shown: from 1.
     lines
         Label → one value an epoch.
     title
         Of the axes.
     best_epoch
-        Marked with a line.
+        Marked with a line, and in the legend.
+    marks
+        Label → epoch at which its line gets a dot.
+    dashed
+        Labels of lines that may lie just on another.
     ylim
         Range of the values; None shows all.
     """
     for color, (label, values) in zip(_cycle(), lines.items(), strict=False):
         y = np.array([np.nan if v is None else v for v in values], dtype=float)
         marker = "o" if len(epochs) < 30 else None
-        axes.plot(epochs, y, label=label, color=color, lw=1.6, marker=marker, ms=2.5)
+        style = "--" if label in dashed else "-"
+        axes.plot(epochs, y, label=label, color=color, lw=1.6, ls=style, marker=marker, ms=2.5)
+        if marks is not None and label in marks:
+            at = marks[label]
+            axes.plot(at, y[epochs.index(at)], "o", color=color, ms=6, mec="white", zorder=3)
     if best_epoch is not None:
-        axes.axvline(best_epoch, color="#7b8794", lw=1, ls=":", zorder=0)
-        axes.annotate(
-            "chosen", (best_epoch, 0), xycoords=("data", "axes fraction"), xytext=(-2, 3), rotation=90,
-            textcoords="offset points", fontsize=7, color="#7b8794", ha="right", va="bottom",
-        )  # fmt: skip
+        label = f"chosen: epoch {best_epoch}"
+        axes.axvline(best_epoch, color="#7b8794", lw=1, ls=":", zorder=0, label=label)
     if ylim is not None:
         axes.set_ylim(*ylim)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(_TICKS, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(_TICKS))
     axes.set(title=title, xlabel="epoch")
     if 0 < len(lines) <= len(COLORS):
         axes.legend(loc="best")
@@ -221,17 +230,17 @@ def draw_roc(
     faint
         Curves behind the others, e.g. of folds.
     """
-    axes.plot([0, 1], [0, 1], color=_FAINT, lw=1, zorder=0)
+    axes.plot([0, 1], [0, 1], color="#9aa5b1", lw=1, ls=":", zorder=0)
     for ranking in faint:
         if ranking.has_both:
-            axes.plot(*ranking.roc(), color="#b8c4d3", lw=0.9, zorder=1)
+            axes.plot(*ranking.roc(), color=_FAINT, lw=0.9, zorder=1)
     drawn = False
     for color, ranking in zip(_cycle(), rankings, strict=False):
         if not ranking.has_both:
             continue
         fpr, tpr = ranking.roc()
         area = np.trapezoid(tpr, fpr)
-        axes.plot(fpr, tpr, color=color, lw=1.6, label=f"{ranking.label}  {area:.3f}")
+        axes.plot(fpr, tpr, color=color, lw=1.6, label=f"{ranking.label}, AUC {area:.3f}")
         drawn = True
     if operating is not None:
         axes.plot(*operating, "o", ms=6, mfc="white", mec=INK, mew=1.4, label="at the threshold")
@@ -354,6 +363,7 @@ def _square(
     where: Literal["lower left", "lower right"],
 ) -> None:
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+    axes.locator_params(nbins=_TICKS)
     if drawn:
         axes.legend(loc=where)
     else:

@@ -13,12 +13,10 @@ from jobs.run_places import grid_with, lacking, slides_with
 from store_schema import names
 from store_schema.errors import InputError, NotInStoreError
 from store_schema.near_names import near
+from store_schema.predictions import PREDICTION
 from store_schema.slide_view import SlideView
 from store_schema.specs import TileTable
 from store_schema.store import Store
-
-PREDICTION: Final = "prediction"
-"""Key of a score group's ``extra`` that holds what was said of the whole slide."""
 
 CLASS_NAMES: Final = "class_names"
 """Attribute of a (tile, class) array: the classes in their order."""

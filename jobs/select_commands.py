@@ -22,7 +22,9 @@ def select() -> None:
 @select.command(
     "top-k",
     help="Rank the tiles of each slide and write the best to the store as a selection, for `mil train --selection`. "
-    "Of attention by class the greatest counts; of equal tiles the first.",
+    "Of attention by class the greatest counts; of equal tiles the first. Attention knows the slides that its --run "
+    "learned from: train on such a selection only with the run's own splits, or use `mil two-pass`; anything else is "
+    "flagged as leaky.",
 )
 @store_option
 @click.option("--features", metavar="NAME", help="Needed when the store has several.")

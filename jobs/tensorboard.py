@@ -29,7 +29,7 @@ def require_tensorboard() -> None:
 
 
 class TensorBoardObserver:
-    """Writes every value of an epoch as a scalar.
+    """Writes every value of an epoch as a scalar; epochs count from 1.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class TensorBoardObserver:
         """Write an epoch; values that are not finite are left out."""
         for name, value in record.values.items():
             if math.isfinite(value):
-                self._writer.add_scalar(name.replace("_", "/", 1), value, record.epoch)
+                self._writer.add_scalar(name.replace("_", "/", 1), value, record.epoch + 1)
         self._writer.flush()
 
     def close(self) -> None:

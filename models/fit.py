@@ -176,7 +176,7 @@ class _Loop:
             )
         if not math.isfinite(values[name]):
             raise ModelError(
-                f"{name} is {values[name]} after epoch {epoch}: lower the learning rate, or clip gradients."
+                f"{name} is {values[name]} after epoch {epoch + 1}: lower the learning rate, or clip gradients."
             )
         return values[name]
 
@@ -188,6 +188,6 @@ def _check_finite(losses: Sequence[Tensor], epoch: int, first_batch: int) -> Non
     if not all(finite):
         batch = first_batch + finite.index(False)
         raise ModelError(
-            f"The loss is not finite in epoch {epoch}, batch {batch} (both from 0): lower the learning "
+            f"The loss is not finite in epoch {epoch + 1}, batch {batch + 1}: lower the learning "
             "rate, clip gradients, or look for damaged values in the data."
         )

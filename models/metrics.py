@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from models.slide_model import TaskKind
 from store_schema.errors import InputError
+
+if TYPE_CHECKING:
+    from models.slide_model import TaskKind
 
 Floats: TypeAlias = npt.NDArray[np.floating]
 Metrics: TypeAlias = dict[str, object]

@@ -94,7 +94,7 @@ def overfitting_warnings(history: History) -> list[str]:
     if not risen or now["train_loss"] >= min(history[best]["train_loss"], now["val_loss"]):
         return []
     return [
-        f"overfitting: the validation loss has risen from {val[best]:.3f} (epoch {best}) to "
+        f"overfitting: the validation loss has risen from {val[best]:.3f} (epoch {best + 1}) to "
         f"{now['val_loss']:.3f} while the training loss fell to {now['train_loss']:.3f}; use early "
         "stopping, more dropout or weight decay"
     ]

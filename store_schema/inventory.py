@@ -93,6 +93,9 @@ def store_text(store: Store) -> str:
             runs = [run for c in here for run in c.runs if (run.kind, run.name) == (kind, name)]
             whole = sum(run.done == run.total for run in runs)
             lines.append(f"    {kind}/{name}: {whole}/{len(here)} slides complete{_blocks(runs)}")
+        lines.extend(
+            _several(sorted({r.name for c in here for r in c.runs if r.kind == names.SCORES}))
+        )
     return "\n".join(lines)
 
 
@@ -108,7 +111,17 @@ def slide_text(slide: SlideView) -> str:
             f"  {grid.grid}: {_count(grid.tiles, 'tile')}{'' if grid.complete else ', not wholly indexed'}"
         )
         lines.extend(f"    {run.kind}/{run.name}: {run.done}/{run.total}" for run in grid.runs)
+        lines.extend(_several([run.name for run in grid.runs if run.kind == names.SCORES]))
     return "\n".join(lines)
+
+
+def _several(scores: list[str]) -> list[str]:
+    """Say that of several score runs none comes with the tiles unless it is named."""
+    return (
+        [f'    tiles(…) has no scores unless named: scores="{scores[0]}"']
+        if len(scores) > 1
+        else []
+    )
 
 
 def _blocks(runs: list[RunProgress]) -> str:

@@ -25,6 +25,7 @@ def write_selection(
     *,
     n_tiles: int,
     provenance: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write ``selections/<name>`` of a grid whole; the same again is a no-op.
@@ -41,6 +42,8 @@ def write_selection(
         Of the grid.
     provenance
         What decides the selection; JSON-able.
+    extra
+        What else is to be known of it; JSON-able.
     overwrite
         Replace a selection of other settings.
 
@@ -72,6 +75,7 @@ def write_selection(
         {array: (layout, values[array].astype(layout.dtype)) for array, layout in layouts.items()},
         provenance=provenance,
         facts={names.SELECTED: int(tile_index.size)},
+        extra=extra,
         overwrite=overwrite,
     )
 

@@ -230,7 +230,8 @@ class SlideView:
         grid
             Name of the grid; None takes the only one.
         features, scores
-            Which feature set and score run to have with it: a name, None for the only one (if any), False for none.
+            Which feature set and score run to have with it: a name, False for none, None for the only one (if any).
+            Of several feature sets one must be named; of several score runs none is taken.
         allow_incomplete
             Accept groups that aren't complete; what is missing reads as NaN, or as the fill value of integers.
 
@@ -247,7 +248,7 @@ class SlideView:
         NotInStoreError
             If there is no such grid, feature set or run; names near ones.
         InputError
-            If there are several to choose from and none was named.
+            If there are several grids or feature sets to choose from and none was named.
         IncompleteError
             If a group isn't complete, unless that is allowed; says how far it is.
         """
@@ -328,6 +329,7 @@ class SlideView:
         rank_score: npt.NDArray[np.float32],
         provenance: Mapping[str, Any],
         *,
+        extra: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
         """Write ``selections/<name>`` whole, the same again is a no-op; see :func:`selections.write_selection`."""
@@ -340,6 +342,7 @@ class SlideView:
             rank_score,
             n_tiles=n_tiles,
             provenance=provenance,
+            extra=extra,
             overwrite=overwrite,
         )
 

@@ -35,6 +35,8 @@ from store_schema.slide_view import SlideView
 from store_schema.specs import SlideRecord
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from store_schema.bags import Bags
     from store_schema.labels import Labels
 
@@ -190,6 +192,35 @@ class Store:
             selection=selection,
             allow_incomplete=allow_incomplete,
         )
+
+    def predictions(self, run: str, grid: str | None = None) -> xr.Dataset:
+        """Return what a score run says of whole slides.
+
+        Parameters
+        ----------
+        run
+            Name of the scores, as ``mil score`` wrote them.
+        grid
+            Name of the grid; None takes the one that has the run.
+
+        Returns
+        -------
+        Dataset
+            In memory, by ``slide_id`` and ``class``: ``probability`` (slide_id, class), and by slide ``predicted``,
+            ``threshold`` (NaN: the likeliest class), ``split`` (``train``, ``val`` or ``test`` of the models, empty
+            where they never met the slide), ``fold``, and ``bag`` (the slide, or its patient). Slides without such
+            scores are not in it.
+
+        Raises
+        ------
+        NotInStoreError
+            If no slide has such scores, or they are of tiles only; names near ones.
+        InputError
+            If several grids have the run and none is named, or slides have other classes.
+        """
+        from store_schema.predictions import read_predictions
+
+        return read_predictions(self, run, grid)
 
     def _has(self, slide_id: str) -> bool:
         return group_attrs(self.objects, slide_id, names.KIND_SLIDE) is not None

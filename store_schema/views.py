@@ -165,8 +165,8 @@ def _chosen(slide: SlideView, grid: str, kind: str, choice: Choice) -> str | Non
     if choice is not None:
         return choice
     runs = slide.runs(grid, kind)
-    return (
-        only(runs, slide.grid_path(grid), f"{kind} group; {kind}=False takes none")
-        if runs
-        else None
-    )
+    if not runs or (
+        kind == names.SCORES and len(runs) > 1
+    ):  # a second run must not break what reads tiles
+        return None
+    return only(runs, slide.grid_path(grid), f"{kind} group; {kind}=False takes none")

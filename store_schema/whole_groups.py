@@ -24,6 +24,7 @@ def write_whole_group(
     *,
     provenance: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a group of arrays whole; the same again is a no-op, what was interrupted or got damaged is completed.
@@ -42,6 +43,8 @@ def write_whole_group(
         What decides the values; JSON-able.
     facts
         Further keys under our attribute key, e.g. how many tiles are selected; not part of the fingerprint.
+    extra
+        What else is to be known of the group; JSON-able, decides nothing.
     overwrite
         Replace a group of other settings, or whose document is damaged.
 
@@ -58,6 +61,7 @@ def write_whole_group(
         names.FINGERPRINT: fingerprint(provenance),
         names.PROVENANCE: provenance,
         **(facts or {}),
+        **({} if extra is None else {names.EXTRA: dict(extra)}),
         names.COMPLETE: False,
     }
     compare = (names.PROVENANCE, *(facts or {}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from jobs.mil.bag_sources import StoreBags, StoreCohort, open_cohort
 from jobs.mil.config import BagSettings, MilConfig, SplitSettings
 from jobs.mil.labels import LabelTable, read_label_table
+from jobs.mil.run_labels import labels_digest
 from jobs.mil.splits import Split, make_folds, read_splits
 from jobs.mil.table_bags import TableBags, TableCohort, read_table_bags
 from jobs.run_config import absolute_url
@@ -100,8 +100,7 @@ def open_bags(settings: BagSettings) -> Cohort:
         allow_incomplete=settings.allow_incomplete,
     )
     bags.table.require_two_classes()
-    digest = hashlib.blake2b(Path(settings.labels).read_bytes(), digest_size=8).hexdigest()
-    return Cohort(bags, labels, digest)
+    return Cohort(bags, labels, labels_digest(Path(settings.labels)))
 
 
 def make_splits(settings: SplitSettings, cohort: Cohort, seed: int) -> list[Split]:

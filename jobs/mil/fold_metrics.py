@@ -22,6 +22,9 @@ SUMMARIZED: Final = {
 }
 """Metric → heading."""
 
+LEAKY_SELECTION: Final = "the selection has seen held-out slides"
+"""Flag of a fold, and kind of its warning; see :mod:`jobs.mil.selection_leak`."""
+
 _BIAS = 0.5  # predicted less than half, or more than twice, as often as it is there
 
 
@@ -73,13 +76,16 @@ def flags_of(test: Mapping[str, Any], class_names: Sequence[str]) -> list[str]:
         Of the task.
     """
     predicted, actual = class_counts(test, class_names)
-    found = [f"no {name} in the test fold" for name in class_names if not actual[name]]
+    at = "" if test["threshold"] is None else f" at threshold {shown(test['threshold'])}"
+    found = [f"no class {name} in the test fold" for name in class_names if not actual[name]]
     used = [name for name in class_names if predicted[name]]
     if len(used) == 1 and len(class_names) > 1:
-        return [*found, f"only {used[0]} is predicted"]
+        return [*found, f"only class {used[0]} is predicted{at}"]
     for name in class_names:
         if actual[name] and predicted[name] < _BIAS * actual[name]:
-            found.append(f"biased against {name} ({predicted[name]}/{actual[name]})")
+            found.append(
+                f"biased against class {name}: predicted {predicted[name]}, actual {actual[name]}{at}"
+            )
     return found
 
 
@@ -94,6 +100,27 @@ def class_counts(
             counts = dict(zip(class_names, counts, strict=True))
         sides.append({name: int(counts[name]) for name in class_names})
     return sides[0], sides[1]
+
+
+def chosen_epoch(fold: Mapping[str, Any]) -> str:
+    """Write which epoch was chosen, and of how many: from 1, as everywhere that people read."""
+    return f"{fold['epoch']['best'] + 1} of {fold['epoch']['trained']}"
+
+
+def threshold_text(fold: Mapping[str, Any]) -> str:
+    """Write the threshold of a finished fold, and how many bags it was chosen on."""
+    threshold = fold["threshold"]
+    chosen_on = threshold["chosen_on"]
+    if chosen_on is None:
+        return shown(threshold["value"])
+    return f"{shown(threshold['value'])} on {fold[chosen_on]['n']} bags"
+
+
+def holds_at_an_end(warning: Mapping[str, Any], fold: Mapping[str, Any]) -> bool:
+    """Whether a warning is of the data or of the last epoch; others have passed."""
+    return (
+        warning["first_epoch"] in (None, 0) or warning["last_epoch"] == fold["epoch"]["trained"] - 1
+    )
 
 
 def has_failed(fold: Mapping[str, Any]) -> bool:

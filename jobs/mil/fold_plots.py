@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 
 from jobs.plots import Ranking, draw_confusion, draw_lines, draw_pr, draw_roc, new_figure, save_png
 from jobs.training.history import column
-from models.slide_model import TaskKind
+
+if TYPE_CHECKING:
+    from models.slide_model import TaskKind
 
 _METRICS = {
     "AUC": "val_auc",
@@ -41,7 +43,11 @@ def rankings(
     """
     truth = targets > 0 if task == "multilabel" else np.eye(len(class_names), dtype=bool)[targets]
     first = 1 if task == "multiclass" and len(class_names) == 2 else 0
-    return [Ranking(name, truth[:, c], p[:, c]) for c, name in enumerate(class_names) if c >= first]
+    return [
+        Ranking(f"class {name}", truth[:, c], p[:, c])
+        for c, name in enumerate(class_names)
+        if c >= first
+    ]
 
 
 def draw_curves(
@@ -56,11 +62,11 @@ def draw_curves(
     history
         As of ``history.jsonl``.
     best
-        The epoch that is the best so far.
+        The epoch (from 0) that is the best so far.
     leaky
         Whether what is called validation is the test fold.
     """
-    epochs = [epoch["epoch"] for epoch in history]
+    epochs, best = [epoch["epoch"] + 1 for epoch in history], best + 1  # people count from 1
     judged = "test" if leaky else "validation"
     losses = {"training": column(history, "train_loss"), judged: column(history, "val_loss")}
     draw_lines(axes[0], epochs, losses, title="Loss", best_epoch=best)
@@ -68,6 +74,7 @@ def draw_curves(
     draw_lines(
         axes[1], epochs, {k: v for k, v in metrics.items() if any(x is not None for x in v)},
         title=f"Metrics ({judged}{', LEAKY' if leaky else ', argmax'})", ylim=(-0.02, 1.04), best_epoch=best,
+        dashed=("balanced accuracy",),
     )  # fmt: skip
     entropy = {
         "training": column(history, "train_attention_entropy"),
@@ -79,15 +86,27 @@ def draw_curves(
     )  # fmt: skip
 
 
-def draw_confusions(axes: Axes, metrics: Mapping[str, Any], class_names: Sequence[str]) -> None:
-    """Draw the confusion matrix; of a multi-label task, right and wrong per label."""
+def draw_confusions(
+    axes: Axes, metrics: Mapping[str, Any], class_names: Sequence[str], of: str = ""
+) -> None:
+    """Draw the confusion matrix; of a multi-label task, right and wrong per label.
+
+    Parameters
+    ----------
+    axes
+        Where.
+    metrics, class_names
+        Of what is judged.
+    of
+        Put behind the title.
+    """
     matrix = np.asarray(metrics["confusion_matrix"])
     if matrix.ndim == 2:
-        draw_confusion(axes, matrix, class_names)
+        draw_confusion(axes, matrix, class_names, title=f"Confusion matrix{of}")
         return
     # (label, truth, said) → label by (truly not, falsely said, missed, found)
     draw_confusion(
-        axes, matrix.reshape(len(class_names), 4), class_names, title="Labels right and wrong",
+        axes, matrix.reshape(len(class_names), 4), class_names, title=f"Labels right and wrong{of}",
         columns=("not", "false", "missed", "found"),
     )  # fmt: skip
 
@@ -124,9 +143,10 @@ def save_epoch(
     figure, axes = new_figure(2, 3, title)
     draw_curves(axes[:3], history, best, leaky)
     of_class = rankings(*judged, class_names, task)
-    draw_roc(axes[3], of_class)
-    draw_pr(axes[4], of_class)
-    draw_confusions(axes[5], metrics, class_names)
+    of = " (test, LEAKY)" if leaky else " (validation)"
+    draw_roc(axes[3], of_class, title=f"ROC{of}")
+    draw_pr(axes[4], of_class, title=f"Precision and recall{of}")
+    draw_confusions(axes[5], metrics, class_names, of)
     save_png(figure, path, dpi=90)
 
 

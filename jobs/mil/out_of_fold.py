@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from jobs.mil.predictions import Prediction
 from models.metrics import bootstrap_intervals, classification_metrics, scores_of
-from models.slide_model import TaskKind
 from store_schema.errors import InputError
 from store_schema.labels import some
+
+if TYPE_CHECKING:
+    from models.slide_model import TaskKind
 
 # of probabilities; all others are of what was predicted, since each fold has its own threshold
 _OF_PROBABILITIES = ("auc", "average_precision", "ece")

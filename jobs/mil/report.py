@@ -5,34 +5,31 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 from matplotlib.figure import Figure
 
 from jobs.mil.config import LEAKY
 from jobs.mil.fold_metrics import (
-    CV_KIND,
-    FOLD_KIND,
+    LEAKY_SELECTION,
     SUMMARIZED,
+    chosen_epoch,
     class_counts,
     has_failed,
     shown,
     shown_mean,
     summarize,
+    threshold_text,
 )
 from jobs.mil.fold_plots import draw_confusions, rankings
-from jobs.mil.out_of_fold import interval_text, pooled_metrics, truth_of
-from jobs.mil.predictions import Prediction, read_predictions
-from jobs.mil.run_files import PREDICTIONS, TWO_PASS
+from jobs.mil.out_of_fold import interval_text, truth_of
+from jobs.mil.run_results import Run, other_slides, read_run
+from jobs.page import render_page
 from jobs.plots import draw_lines, draw_pr, draw_roc, new_figure, png_data_url
-from jobs.training.history import column, read_history
-from jobs.training.run_files import read_metrics
-from store_schema.errors import InputError, StorageError
+from jobs.training.history import column, warning_text
+from store_schema.errors import StorageError
 
 REPORT: Final = "report.html"
 _LEVEL: Final = "95 %"
@@ -42,88 +39,6 @@ _CURVES: Final = {
     "Validation AUC": ("val_auc", (-0.02, 1.04)),
     "Attention entropy": ("val_attention_entropy", (-0.02, 1.04)),
 }
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished ``mil train`` or ``mil cv``.
-
-    Attributes
-    ----------
-    path
-        Its directory.
-    folds
-        Metrics of its folds.
-    rows
-        Predictions of test folds.
-    histories
-        Fold → epochs, of folds that have any.
-    pooled, intervals
-        Of ``rows``; empty where there are none.
-    """
-
-    path: Path
-    folds: Sequence[Mapping[str, Any]]
-    rows: Sequence[Prediction]
-    histories: Mapping[int, Sequence[Mapping[str, Any]]]
-    pooled: Mapping[str, Any]
-    intervals: Mapping[str, Mapping[str, float | None]]
-
-    @property
-    def finished(self) -> list[Mapping[str, Any]]:
-        """Folds that have metrics."""
-        return [fold for fold in self.folds if fold["status"] == "finished"]
-
-    @property
-    def class_names(self) -> list[str]:
-        """Of the task; empty where no fold finished."""
-        return list(self.finished[0]["class_names"]) if self.finished else []
-
-    @property
-    def leaky(self) -> bool:
-        """Whether it was trained by the published protocol."""
-        return any(fold["leaky"] for fold in self.folds)
-
-
-def read_run(path: Path, *, resamples: int = 1000, seed: int = 0) -> Run:
-    """Read a run.
-
-    Parameters
-    ----------
-    path
-        Its directory.
-    resamples, seed
-        Of the bootstrap.
-
-    Raises
-    ------
-    InputError
-        The directory holds no finished run of ``mil train`` or ``mil cv``.
-    """
-    metrics = read_metrics(path)
-    kind = None if metrics is None else metrics.get("kind")
-    whole = metrics is not None and (kind == FOLD_KIND or metrics.get("folds"))
-    if metrics is None or kind not in (FOLD_KIND, CV_KIND) or not whole:
-        hint = "name the folder that such a run printed"
-        if (path / TWO_PASS).exists():
-            hint = "it is one of `mil two-pass`: name pass2 or pass4 in it"
-        raise InputError(f"{path} is no finished run of `mil train` or `mil cv`; {hint}.")
-    folds = [metrics] if kind == FOLD_KIND else metrics["folds"]
-    places = {
-        fold["fold"]: path if kind == FOLD_KIND else path / f"fold_{fold['fold']}" for fold in folds
-    }
-    histories = {fold: read_history(place) for fold, place in places.items()}
-    rows: list[Prediction] = []
-    if (path / PREDICTIONS).exists():
-        rows = [row for row in read_predictions(path / PREDICTIONS).rows if row.split == "test"]
-    pooled: dict[str, Any] = {}
-    intervals: dict[str, dict[str, float | None]] = {}
-    done = [fold for fold in folds if fold["status"] == "finished"]
-    if rows and done:
-        pooled, intervals = pooled_metrics(
-            rows, done[0]["class_names"], done[0]["task"], resamples=resamples, seed=seed
-        )
-    return Run(path, folds, rows, {f: h for f, h in histories.items() if h}, pooled, intervals)
 
 
 def write_report(paths: Sequence[Path], out: Path, *, resamples: int = 1000) -> list[Run]:
@@ -172,7 +87,7 @@ def _csv_rows(runs: Sequence[Run]) -> list[list[object]]:
             ends: list[object] = ["", ""]
             per_class: dict[str, object] = {}
             if fold["status"] == "finished":
-                ends = [shown_or_empty(fold["threshold"]["value"]), fold["epoch"]["best"]]
+                ends = [shown_or_empty(fold["threshold"]["value"]), fold["epoch"]["best"] + 1]
             if test:
                 predicted, actual = class_counts(test, fold["class_names"])
                 per_class = {f"predicted_{name}": n for name, n in predicted.items()}
@@ -207,24 +122,22 @@ def _protocol(fold: Mapping[str, Any]) -> str:
 
 
 def _page(runs: Sequence[Run]) -> str:
-    source = files("jobs.mil").joinpath("report.html.j2").read_text(encoding="utf-8")
-    template = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    ).from_string(source)
     models = sorted({str(fold["model"]) for run in runs for fold in run.folds})
-    return template.render(
-        title=f"Slide models: {', '.join(models)}",
-        subtitle=f"slidestream {version('slidestream')} · {time.strftime('%Y-%m-%d %H:%M')}",
-        headings=SUMMARIZED,
-        level=_LEVEL,
-        leaky=LEAKY,
-        runs=[_run_context(run) for run in runs],
-        footer=(
+    context = {
+        "title": f"Slide models: {', '.join(models)}",
+        "subtitle": f"slidestream {version('slidestream')} · {time.strftime('%Y-%m-%d %H:%M')}",
+        "headings": SUMMARIZED,
+        "level": _LEVEL,
+        "leaky": LEAKY,
+        "runs": [_run_context(run) for run in runs],
+        "other_slides": other_slides(runs),
+        "footer": (
             "Mean ± sample standard deviation (ddof 1) over test folds. Intervals: 95 % percentile bootstrap "
             "that draws patients, on the out-of-fold predictions taken together; AUC, AP and ECE are there of "
             "probabilities that several models gave, so they can lie beside the mean of the folds."
         ),
-    )
+    }
+    return render_page("mil/report.html.j2", context)
 
 
 def _run_context(run: Run) -> dict[str, Any]:
@@ -234,8 +147,11 @@ def _run_context(run: Run) -> dict[str, Any]:
     return {
         "name": run.path.name,
         "model": first["model"],
-        "what": f"{first['model']} · {counts} · {len(run.rows)} test predictions · protocol {_protocol(first)}",
+        "what": f"{first['model']} · {counts} · {len(run.slide_ids)} test slides of {run.n_patients} patients · "
+        f"protocol {_protocol(first)}",
         "leaky": run.leaky,
+        "n_slides": len(run.slide_ids),
+        "n_patients": run.n_patients,
         "means": {key: shown_mean(summary[key]) for key in SUMMARIZED},
         "intervals": {key: interval_text(run.intervals.get(key)) for key in SUMMARIZED},
         "n_flagged": sum(bool(fold["flags"]) for fold in run.folds),
@@ -244,7 +160,7 @@ def _run_context(run: Run) -> dict[str, Any]:
         "balance": _balance(run),
         "plots": _plots(run),
         "warnings": [
-            f"fold {fold['fold']}, epochs {each['first_epoch']} to {each['last_epoch']}: {each['message']}"
+            f"fold {fold['fold']}, {warning_text(each)}"
             for fold in run.folds
             for each in fold["warnings"]
         ],
@@ -255,14 +171,14 @@ def _run_context(run: Run) -> dict[str, Any]:
 def _fold_context(fold: Mapping[str, Any]) -> dict[str, Any]:
     test = fold["test"] or {}
     finished = fold["status"] == "finished"
-    predicted_one = any(flag.startswith("only ") for flag in fold["flags"])
+    serious = any(flag.startswith("only ") or flag == LEAKY_SELECTION for flag in fold["flags"])
     return {
         "name": _fold_name(fold),
         "cells": [shown(test.get(key)) for key in SUMMARIZED],
-        "threshold": shown(fold["threshold"]["value"]) if finished else "-",
-        "epoch": f"{fold['epoch']['best']} of {fold['epoch']['trained']}" if finished else "-",
+        "threshold": threshold_text(fold) if finished else "-",
+        "epoch": chosen_epoch(fold) if finished else "-",
         "flags": fold["flags"],
-        "bad": not finished or predicted_one or (bool(test) and has_failed(fold)),
+        "bad": not finished or serious or (bool(test) and has_failed(fold)),
     }
 
 
@@ -297,7 +213,9 @@ def _plots(run: Run) -> list[dict[str, str]]:
     if run.rows and run.pooled:
         found.append((f"Test folds together{mark}", _test_figure(run)))
     if run.histories:
-        found.append((f"Training, a line a fold{mark}", _curves_figure(run)))
+        found.append(
+            (f"Training: a line a fold, a dot at its chosen epoch{mark}", _curves_figure(run))
+        )
     return [{"title": title, "url": png_data_url(figure, dpi=130)} for title, figure in found]
 
 
@@ -310,7 +228,7 @@ def _test_figure(run: Run) -> Figure:
         rows = [row for row in run.rows if row.fold == fold]
         faint += rankings(*truth_of(rows, names, task), names, task)
     mark = ", LEAKY" if run.leaky else ""
-    draw_roc(axes[0], together, title=f"ROC{mark} (grey: folds)", faint=faint)
+    draw_roc(axes[0], together, title=f"ROC{mark} (thin: folds)", faint=faint)
     draw_pr(axes[1], together, title=f"Precision and recall{mark}")
     draw_confusions(axes[2], run.pooled, names)
     return figure
@@ -318,16 +236,17 @@ def _test_figure(run: Run) -> Figure:
 
 def _curves_figure(run: Run) -> Figure:
     figure, axes = new_figure(1, len(_CURVES), axes_inches=(2.9, 2.8))
+    chosen = {f"fold {fold['fold']}": fold["epoch"]["best"] + 1 for fold in run.finished}
     for each, (title, (name, ylim)) in zip(axes, _CURVES.items(), strict=True):
         lines = {f"fold {fold}": column(h, name) for fold, h in run.histories.items()}
-        epochs = range(max(len(values) for values in lines.values()))
+        epochs = range(1, 1 + max(len(values) for values in lines.values()))
         padded = {
             label: [*values, *[None] * (len(epochs) - len(values))]
             for label, values in lines.items()
             if any(value is not None for value in values)
         }
         shown_title = title.replace("Validation", "Test (LEAKY)") if run.leaky else title
-        draw_lines(each, list(epochs), padded, title=shown_title, ylim=ylim)
+        draw_lines(each, list(epochs), padded, title=shown_title, ylim=ylim, marks=chosen)
     return figure
 
 

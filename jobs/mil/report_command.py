@@ -44,6 +44,8 @@ def report(
             {
                 "run": str(run.path),
                 "model": run.folds[0]["model"],
+                "slides": len(run.slide_ids),
+                "patients": run.n_patients,
                 "leaky": run.leaky,
                 "summary": summarize(run.folds),
                 "sd_ddof": 1,

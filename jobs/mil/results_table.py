@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from jobs.mil.config import LEAKY
-from jobs.mil.fold_metrics import FOLD_KIND, class_counts, shown, shown_mean, summarize
+from jobs.mil.fold_metrics import (
+    FOLD_KIND,
+    chosen_epoch,
+    class_counts,
+    holds_at_an_end,
+    shown,
+    shown_mean,
+    summarize,
+    threshold_text,
+)
 from jobs.mil.out_of_fold import interval_text
+from jobs.mil.run_results import other_slides
 from jobs.tables import new_table, show
 
 if TYPE_CHECKING:
-    from jobs.mil.report import Run
+    from jobs.mil.run_results import Run
 
 _SHOWN = {"auc": "AUC", "f1": "F1", "accuracy": "acc", "balanced_accuracy": "bal acc"}
 
@@ -29,8 +39,8 @@ def show_results(metrics: Mapping[str, Any]) -> None:
     """
     folds = [metrics] if metrics["kind"] == FOLD_KIND else metrics["folds"]
     table = new_table(
-        "fold", *_SHOWN.values(), "predicted/actual", "threshold", "epoch", "",
-        right=("fold", *_SHOWN.values(), "threshold", "epoch"),
+        "fold", *_SHOWN.values(), "predicted (actual)", "threshold", "epoch", "",
+        right=("fold", *_SHOWN.values()),
     )  # fmt: skip
     for fold in folds:
         table.add_row(*fold_row(fold))
@@ -43,7 +53,7 @@ def show_results(metrics: Mapping[str, Any]) -> None:
         lines += [
             f"[yellow]warning[/]  fold {fold['fold']}: {escape(warning['message'])}"
             for warning in fold["warnings"]
-            if warning["last_epoch"] == fold["epoch"]["trained"] - 1 or warning["first_epoch"] == 0
+            if holds_at_an_end(warning, fold)
         ]
     show(f"{metrics['model']}, test folds", table, *lines, f"run_dir  {escape(metrics['run_dir'])}")
 
@@ -61,9 +71,9 @@ def fold_row(fold: Mapping[str, Any]) -> list[str]:
     return [
         number,
         *(shown(test[key]) for key in _SHOWN),
-        escape(", ".join(f"{name} {predicted[name]}/{actual[name]}" for name in judged)),
-        shown(fold["threshold"]["value"]),
-        str(fold["epoch"]["best"]),
+        escape(", ".join(f"class {name}: {predicted[name]} ({actual[name]})" for name in judged)),
+        threshold_text(fold),
+        chosen_epoch(fold),
         f"[red]{flags}[/]" if flags else "",
     ]
 
@@ -79,8 +89,9 @@ def show_runs(runs: Sequence[Run], page: Path) -> None:
         Its path.
     """
     table = new_table(
-        "run", "model", *_SHOWN.values(), "folds", "flagged", right=("folds", "flagged")
-    )
+        "run", "model", *_SHOWN.values(), "folds", "slides", "patients", "flagged",
+        right=("folds", "slides", "patients", "flagged"),
+    )  # fmt: skip
     for run in runs:
         summary = summarize(run.folds)
         cells = [
@@ -89,9 +100,11 @@ def show_runs(runs: Sequence[Run], page: Path) -> None:
         ]
         flagged = sum(bool(fold["flags"]) for fold in run.folds)
         model = f"{run.folds[0]['model']}{' (LEAKY)' if run.leaky else ''}"
-        table.add_row(
-            escape(run.path.name), model, *map(escape, cells), str(len(run.folds)), str(flagged)
-        )
+        counts = (len(run.folds), len(run.slide_ids), run.n_patients, flagged)
+        table.add_row(escape(run.path.name), model, *map(escape, cells), *map(str, counts))
     lines = [f"[bold red]{LEAKY}[/]"] if any(run.leaky for run in runs) else []
+    differing = other_slides(runs)
+    if differing is not None:
+        lines.append(f"[yellow]note[/]     {escape(differing)}")
     note = "mean ± sd over folds (ddof 1), and the 95 % interval of out-of-fold predictions"
     show(table, escape(note), *lines, f"report   {escape(str(page))}")

@@ -14,6 +14,7 @@ import torch
 from jobs.mil.bag_sources import StoreBags, made_by_fingerprint
 from jobs.mil.ensemble import judges_of
 from jobs.mil.ranking import attention_score
+from jobs.mil.selection_leak import met_by
 from jobs.mil.trained import TrainedFold, load_trained
 from models.determinism import resolve_device
 from models.predict import predict_bags
@@ -47,6 +48,10 @@ class RunAttention:
             for fold in self.folds
         }
         return {"folds": [fold.provenance for fold in self.folds], "tested": met}
+
+    def met(self, slide_id: str) -> Mapping[str, Any]:
+        """Return which folds' models rank a slide's tiles, and which models learned from it."""
+        return met_by(self.folds, slide_id)
 
     def attention(self, bag: Bag) -> npt.NDArray[np.floating]:
         """Return float32 (tile,), the attention over the whole slide; of attention by class the greatest.

@@ -17,7 +17,7 @@ from jobs.mil.predictions import Prediction, predicted_name
 from jobs.mil.score_inputs import ScoreSettings, check_features, left_out, scored_cohort
 from jobs.mil.slide_scores import score_arrays, score_values
 from jobs.mil.trained import TrainedFold, check_alike
-from jobs.score_reader import CLASS_NAMES, PREDICTION
+from jobs.score_reader import CLASS_NAMES
 from models.determinism import repeatable, resolve_device
 from models.predict import predict_bags
 from models.prefetch import prefetched
@@ -29,6 +29,7 @@ from store_schema.errors import (
     SlidestreamError,
 )
 from store_schema.labels import SEPARATOR
+from store_schema.predictions import PREDICTION
 from store_schema.specs import fingerprint
 from store_schema.store import Store
 

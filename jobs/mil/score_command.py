@@ -34,7 +34,8 @@ _options = stack(
     click.option(
         "--labels",
         type=click.Path(path_type=Path),
-        help="CSV with the columns slide_id, label[, patient_id]: for predictions.csv, and to know patients.",
+        help="CSV with the columns slide_id, label[, patient_id]: for predictions.csv, and to know patients.  "
+        "[default: that of the training]",
     ),
     click.option(
         "--allow-incomplete",
@@ -57,7 +58,7 @@ _options = stack(
     click.option(
         "--run-dir",
         type=click.Path(file_okay=False, path_type=Path),
-        help="Folder of predictions.csv, log and metrics.  [default: beside the store]",
+        help="Folder of predictions.csv, log and metrics.  [default: a new one in <store>_runs, beside the store]",
     ),
     json_option,
     verbose_option,
@@ -67,7 +68,8 @@ _options = stack(
 
 @click.command(
     help="Judge whole slides by trained models: attention, tile probabilities and predictions go into the store, "
-    "predictions.csv into the run's folder. Slides of a test fold are judged by that fold's model only."
+    "predictions.csv into a folder of this run's own, beside the store. Slides of a test fold are judged by "
+    "that fold's model only."
 )
 @_options
 def score(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from jobs.mil.predictions import write_predictions
 from jobs.mil.run_files import PREDICTIONS
+from jobs.mil.run_labels import labels_of_run
 from jobs.mil.score import ScoreReport, score_slides
 from jobs.mil.score_inputs import ScoreSettings
 from jobs.mil.trained import load_trained
@@ -57,15 +58,21 @@ def score_here(call: ScoreCall, *, quiet: bool = True) -> tuple[ScoreReport, Pat
     runs = [load_trained(run) for run in call.runs]
     store = open_store(absolute_url(call.store), mode="r+")
     directory = call.run_dir or new_run_path(beside_store(call.store, "runs"), "mil-score")
-    settings = {**asdict(call.settings), "labels": _text(call.settings.labels)}
+    settings, note = call.settings, None
+    if settings.labels is None:
+        labels, note = labels_of_run(call.runs[0])
+        settings = replace(settings, labels=labels)
     config = {
         "command": "mil score",
         "store": store.url,
         "runs": [str(run) for run in call.runs],
-        **settings,
+        **asdict(settings),
+        "labels": _text(settings.labels),
     }
     say_progress = (lambda _, __: None) if quiet else _lines()
-    report = score_slides(store, runs, call.settings, say_progress)
+    report = score_slides(store, runs, settings, say_progress)
+    if note is not None:
+        report.notes.append(note)
     with run_directory(directory, config) as run:
         write_predictions(directory / PREDICTIONS, report.class_names, report.predictions)
         for note in report.notes:

@@ -19,6 +19,7 @@ from jobs.mil.ranking import (
     top_k,
     weighted,
 )
+from jobs.mil.selection_leak import MET
 from jobs.run_config import absolute_url
 from store_schema import names
 from store_schema.bags import Bag
@@ -39,6 +40,10 @@ class AttentionSource(Protocol):
 
     def attention(self, bag: Bag) -> npt.NDArray[np.floating]:
         """Return the attention over the whole slide, float (tile,) or (tile, class)."""
+        ...
+
+    def met(self, slide_id: str) -> Mapping[str, Any]:
+        """Return which models rank a slide's tiles, and which learned from it; see :mod:`jobs.mil.selection_leak`."""
         ...
 
 
@@ -168,6 +173,7 @@ def _select(config: SelectConfig, bag: Bag, source: AttentionSource | None) -> t
             "fraction": config.fraction,
             "model": None if source is None else dict(source.provenance),
         },
+        extra=None if source is None else {MET: dict(source.met(bag.slide_id))},
         overwrite=config.overwrite,
     )
     return len(chosen), len(bag)

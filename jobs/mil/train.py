@@ -13,17 +13,25 @@ from typing import Any
 import torch
 
 from jobs.mil import fold_plots
+from jobs.mil.bag_sources import StoreCohort
 from jobs.mil.cohort import Cohort, FoldBags, fold_bags, open_bags
 from jobs.mil.config import LEAKY, MilConfig
-from jobs.mil.fold_metrics import FOLD_KIND, SCHEMA, flags_of
+from jobs.mil.fold_metrics import FOLD_KIND, LEAKY_SELECTION, SCHEMA, flags_of
 from jobs.mil.fold_observers import SHOWN
 from jobs.mil.judging import find_threshold, judge, prediction_rows
 from jobs.mil.predictions import write_predictions
 from jobs.mil.published import PublishedTraining
 from jobs.mil.run_files import FREE, PREDICTIONS, SPLITS
+from jobs.mil.selection_leak import selection_leak
 from jobs.mil.splits import Split, read_splits, write_splits
 from jobs.run_directory import RunDirectory, run_directory
-from jobs.training.history import begin_history, read_history, warnings_of, write_history
+from jobs.training.history import (
+    begin_history,
+    read_history,
+    warning_of_all_epochs,
+    warnings_of,
+    write_history,
+)
 from jobs.training.observers import EveryObserver, HistoryObserver, LogObserver
 from jobs.training.run_files import check_same_settings, read_metrics
 from models.checkpoint import save_model
@@ -92,6 +100,11 @@ def train_fold(
             run.logger.warning("%s; it is what the epochs call val", LEAKY)
         write_splits(directory / SPLITS, split)
         metrics = _train(config, cohort, bags, split, fold, run, observers, started)
+        leak = _leak(cohort, config, split)
+        if leak is not None:
+            run.logger.warning("%s", leak)
+            metrics["flags"].insert(0, LEAKY_SELECTION)
+            metrics["warnings"].insert(0, warning_of_all_epochs(LEAKY_SELECTION, leak))
         run.write_metrics(metrics)
         run.logger.info("finished in %.1f s", metrics["seconds"]["total"])
     return metrics
@@ -226,6 +239,12 @@ def _check_same_split(directory: Path, split: Split, cohort: Cohort) -> None:
         )
 
 
+def _leak(cohort: Cohort, config: MilConfig, split: Split) -> str | None:
+    if not isinstance(cohort.bags, StoreCohort):
+        return None
+    return selection_leak(cohort.bags.slides, config.bags.selection, split)
+
+
 def _observers(
     config: MilConfig, spec: MilSpec, job: MilTraining, fold: int, run: RunDirectory
 ) -> tuple[list[FitObserver], Any]:
@@ -258,8 +277,8 @@ def _draw_epoch(
     names, task = spec.class_names, spec.task
     history = read_history(directory)
     fold_plots.save_epoch(
-        directory / "plots" / f"epoch_{record.epoch:04d}.png",
-        f"{_title(config, fold)} · epoch {record.epoch}",
+        directory / "plots" / f"epoch_{record.epoch + 1:04d}.png",
+        f"{_title(config, fold)} · epoch {record.epoch + 1}",
         history,
         max(epoch["epoch"] for epoch in history if epoch["is_best"]),
         (p, targets),

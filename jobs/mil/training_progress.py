@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from jobs.mil.fold_metrics import chosen_epoch
 from jobs.mil.fold_metrics import shown as shown_number
 from jobs.progress import say
 
@@ -39,7 +40,7 @@ class Silence:
 
 
 class Lines:
-    """Prints an epoch every few seconds, and every fold that is over."""
+    """Prints each new best epoch, another every few seconds, and every fold that is over."""
 
     def __init__(self, n_folds: int) -> None:
         self._n_folds = n_folds
@@ -47,9 +48,10 @@ class Lines:
         self._last = float("-inf")
 
     def epoch(self, event: dict[str, Any]) -> None:
-        """Print an epoch if the last line is some seconds old, or it is the last."""
+        """Print an epoch if it is the best so far, the last, or the last line is some seconds old."""
         now = time.monotonic()
-        if now - self._last > _LINE_EVERY_S or event["epoch"] + 1 == event["epochs"]:
+        is_last = event["epoch"] + 1 == event["epochs"]
+        if event["best"] or is_last or now - self._last > _LINE_EVERY_S:
             self._last = now
             say(epoch_line(event))
 
@@ -60,7 +62,7 @@ class Lines:
 
 
 class Bar:
-    """Shows one bar over all epochs of all folds."""
+    """Shows one bar over all epochs of all folds, and above it each new best epoch."""
 
     def __init__(self, n_folds: int, epochs: int, progress: Progress) -> None:
         self._n_folds = n_folds
@@ -72,6 +74,8 @@ class Bar:
 
     def epoch(self, event: dict[str, Any]) -> None:
         """Move the bar."""
+        if event["best"]:
+            self._print(epoch_line(event))
         self._at[event["fold"]] = event["epoch"] + 1
         self._progress.update(self._task, completed=sum(self._at.values()), text=epoch_line(event))
 
@@ -79,12 +83,15 @@ class Bar:
         """Count the fold; one that stopped early is as good as through."""
         self._done += 1
         self._at[metrics["fold"]] = self._epochs
-        self._progress.console.print(fold_line(metrics), markup=False, highlight=False)
+        self._print(fold_line(metrics))
         self._progress.update(
             self._task,
             completed=sum(self._at.values()),
             description=f"{self._done}/{self._n_folds} folds",
         )
+
+    def _print(self, line: str) -> None:
+        self._progress.console.print(line, markup=False, highlight=False)
 
 
 def epoch_line(event: dict[str, Any]) -> str:
@@ -100,12 +107,15 @@ def fold_line(metrics: dict[str, Any]) -> str:
     name = f"fold {metrics['fold']}"
     if metrics["status"] == "failed":
         return f"{name} failed: {metrics['error']['message']}"
-    test = metrics["test"]
+    test, leaky, epoch = metrics["test"], " (LEAKY)" if metrics["leaky"] else "", metrics["epoch"]
+    chosen = (
+        f"{name}{leaky}: chosen epoch {chosen_epoch(metrics)}, {epoch['monitor'].replace('_', ' ')} "
+        f"{shown_number(epoch['value'])}"
+    )
     if test is None:
-        return f"{name} done, without a test fold"
-    leaky = " (LEAKY)" if metrics["leaky"] else ""
+        return f"{chosen}; no test fold"
     return (
-        f"{name} done{leaky}: test AUC {shown_number(test['auc'])}, F1 {shown_number(test['f1'])}, "
+        f"{chosen}; test AUC {shown_number(test['auc'])}, F1 {shown_number(test['f1'])}, "
         f"balanced accuracy {shown_number(test['balanced_accuracy'])}"
     )
 

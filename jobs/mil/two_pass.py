@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from jobs.mil.config import MilConfig
 from jobs.mil.cv import cross_validate_here
+from jobs.mil.fold_metrics import holds_at_an_end, summarize
 from jobs.mil.run_attention import attention_of_run
 from jobs.mil.run_files import FREE, TWO_PASS
 from jobs.mil.select import AttentionSource, SelectConfig, select_top_k
@@ -29,6 +30,8 @@ from jobs.run_directory import run_directory
 from jobs.training.run_files import check_same_settings
 from models.determinism import resolve_device
 from store_schema.errors import InputError, ModelError, SettingsConflictError
+
+_NEARLY_ALL: Final = 0.9  # of the slides
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ class TwoPassConfig:
     def to_json(self) -> dict[str, Any]:
         """Return the settings as a JSON-able mapping."""
         own = {key: value for key, value in asdict(self).items() if key != "training"}
-        return {**own, **self.training.to_json(), "command": "mil two-pass"}
+        training = self.training.to_json()
+        del training["fit"]["epochs"]  # each training has its own: epochs
+        return {**own, **training, "command": "mil two-pass"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,13 @@ class PassRecord:
     device
         Where it computed.
     output
-        What it left.
+        Path of the run, or ``selections/<name>``.
+    warnings
+        What is to be said of it, in sentences.
+    test
+        Metric → mean, sd, n, min and max over the test folds of a training; None of a selection.
+    flags
+        Fold → what is wrong with its test predictions; None of a selection.
     """
 
     number: int
@@ -84,10 +95,16 @@ class PassRecord:
     seconds: float
     device: str
     output: str
+    warnings: tuple[str, ...] = ()
+    test: dict[str, Any] | None = None
+    flags: dict[str, list[str]] | None = None
 
 
 def two_pass(
-    config: TwoPassConfig, *, quiet: bool, done: Callable[[PassRecord], None] = lambda _: None
+    config: TwoPassConfig,
+    *,
+    quiet: bool,
+    trained: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> list[PassRecord]:
     """Select, train, select by attention, train; what is done already is left as it is.
 
@@ -97,8 +114,8 @@ def two_pass(
         The call. The store must have the features; its selections of these names must be ours or not there.
     quiet
         No progress.
-    done
-        Is told of each pass.
+    trained
+        Is told the metrics of each training.
 
     Returns
     -------
@@ -116,23 +133,28 @@ def two_pass(
     """
     directory = Path(config.training.run_dir)
     described = config.to_json()
-    check_same_settings(directory, described, FREE)
+    check_same_settings(directory, described, (*FREE, "fit.epochs"))
     with run_directory(directory, described) as run:
         records = _recorded(directory)
 
-        def record(number: int, what: str, work: Callable[[], tuple[str, str]]) -> None:
+        def record(number: int, what: str, work: Callable[[], _Outcome]) -> None:
             started = time.perf_counter()
-            device, output = work()
+            outcome = work()
             seconds = round(time.perf_counter() - started, 2)
-            # a pass that was done before did nothing now: what it took is what it took then
-            entry = records.get(number) or PassRecord(number, what, seconds, device, output)
+            if number in records:
+                # a pass that was done before did nothing now: what it took is what it took then
+                seconds = records[number].seconds
+            entry = PassRecord(number, what, seconds, *outcome)
             records[number] = entry
             table = [asdict(records[each]) for each in sorted(records)]
             (directory / TWO_PASS).write_text(json.dumps(table, indent=2) + "\n")
-            run.logger.info("pass %d: %s on %s, %.2f s", number, output, device, entry.seconds)
-            done(entry)
+            run.logger.info(
+                "pass %d: %s on %s, %.2f s", number, entry.output, entry.device, entry.seconds
+            )
+            for warning in entry.warnings:
+                run.logger.warning("pass %d: %s", number, warning)
 
-        passes = _Passes(config, directory, quiet)
+        passes = _Passes(config, directory, quiet, trained)
         record(1, "select by feature norm", passes.by_norm)
         record(2, "train on pass 1", passes.first_training)
         record(
@@ -150,18 +172,30 @@ def _recorded(directory: Path) -> dict[int, PassRecord]:
     if not path.exists():
         return {}
     try:
-        return {entry["number"]: PassRecord(**entry) for entry in json.loads(path.read_text())}
+        entries = [PassRecord(**entry) for entry in json.loads(path.read_text())]
+        return {entry.number: entry for entry in entries}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} can't be read; remove it and run the command again") from error
 
 
+class _Outcome(NamedTuple):
+    """The part of a pass's record that its work tells."""
+
+    device: str
+    output: str
+    warnings: tuple[str, ...] = ()
+    test: dict[str, Any] | None = None
+    flags: dict[str, list[str]] | None = None
+
+
 @dataclass(frozen=True)
 class _Passes:
-    """The work of the passes; each returns its device and what it left."""
+    """The work of the passes."""
 
     config: TwoPassConfig
     directory: Path
     quiet: bool
+    trained: Callable[[Mapping[str, Any]], None]
 
     @property
     def _names(self) -> tuple[str, str]:
@@ -169,14 +203,14 @@ class _Passes:
         third = "pass3" if self.config.training.command == "train" else "pass3-fold{fold}"
         return f"{self.config.name}-pass1", f"{self.config.name}-{third}"
 
-    def by_norm(self) -> tuple[str, str]:
-        self._select(self._names[0], None)
-        return "cpu", f"selections/{self._names[0]}"
+    def by_norm(self) -> _Outcome:
+        warnings = self._select(self._names[0], None)
+        return _Outcome("cpu", f"selections/{self._names[0]}", warnings)
 
-    def first_training(self) -> tuple[str, str]:
+    def first_training(self) -> _Outcome:
         return self._train("pass2", self._names[0], self.config.epochs[0])
 
-    def by_attention(self) -> tuple[str, str]:
+    def by_attention(self) -> _Outcome:
         device = self.config.training.fit.device
         run = self.directory / "pass2"
         folds = sorted(run.glob("fold_*"), key=lambda each: int(each.name.removeprefix("fold_")))
@@ -184,12 +218,12 @@ class _Passes:
         for number, each in enumerate(runs):
             name = self._names[1].replace("{fold}", str(number))
             self._select(name, attention_of_run(each, device))
-        return str(resolve_device(device)), f"selections/{self._names[1]}"
+        return _Outcome(str(resolve_device(device)), f"selections/{self._names[1]}")
 
-    def second_training(self) -> tuple[str, str]:
+    def second_training(self) -> _Outcome:
         return self._train("pass4", self._names[1], self.config.epochs[1])
 
-    def _select(self, name: str, source: AttentionSource | None) -> None:
+    def _select(self, name: str, source: AttentionSource | None) -> tuple[str, ...]:
         config, bags = self.config, self.config.training.bags
         if bags.store is None:
             raise InputError("the two passes write selections: name the --store that they go to")
@@ -215,8 +249,15 @@ class _Passes:
             raise InputError(
                 f"{len(summary['failures'])} slides could not be ranked; {first['slide_id']}: {first['message']}"
             )
+        slides = summary["slides"]
+        if slides["all_tiles_kept"] < _NEARLY_ALL * slides["complete"]:
+            return ()
+        return (
+            f"{slides['all_tiles_kept']} of {slides['complete']} slides have no more tiles than are selected, so that "
+            "the passes choose nothing there: give a smaller --k, or --fraction",
+        )
 
-    def _train(self, folder: str, selection: str, epochs: int) -> tuple[str, str]:
+    def _train(self, folder: str, selection: str, epochs: int) -> _Outcome:
         training = self.config.training
         own = replace(
             training,
@@ -228,13 +269,23 @@ class _Passes:
             metrics = train_here(own, quiet=self.quiet)
             folds = [metrics]
         else:
-            folds = cross_validate_here(own, quiet=self.quiet)["folds"]
+            metrics = cross_validate_here(own, quiet=self.quiet)
+            folds = metrics["folds"]
         failed = [fold for fold in folds if fold["status"] == "failed"]
         if failed:
             raise ModelError(
                 f"{own.run_dir}: fold {failed[0]['fold']}: {failed[0]['error']['message']}"
             )
-        aucs = [fold["test"]["auc"] for fold in folds if fold["test"] is not None]
-        known = [auc for auc in aucs if auc is not None]
-        said = f", test AUC {sum(known) / len(known):.3f}" if known else ""
-        return ", ".join(sorted({fold["device"] for fold in folds})), f"{own.run_dir}{said}"
+        self.trained(metrics)
+        return _Outcome(
+            ", ".join(sorted({fold["device"] for fold in folds})),
+            own.run_dir,
+            tuple(
+                f"fold {fold['fold']}: {warning['message']}"
+                for fold in folds
+                for warning in fold["warnings"]
+                if holds_at_an_end(warning, fold)
+            ),
+            summarize(folds),
+            {str(fold["fold"]): fold["flags"] for fold in folds if fold["flags"]},
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -57,10 +58,11 @@ _own_options = stack(
 @cv_options
 def two_pass(**options: Any) -> int:
     """Run the four passes; what is done already is left as it is."""
+    from jobs.mil.results_table import show_results
     from jobs.mil.two_pass import two_pass as run_passes
 
-    config = _config(options)
-    records = run_passes(config, quiet=options["as_json"])
+    config, quiet = _config(options), options["as_json"]
+    records = run_passes(config, quiet=quiet, trained=_nothing if quiet else show_results)
     if options["as_json"]:
         directory = config.training.run_dir
         found = {"run_dir": directory, "passes": [asdict(record) for record in records]}
@@ -71,6 +73,10 @@ def two_pass(**options: Any) -> int:
 
 
 two_pass.params = [param for param in two_pass.params if param.name not in _FIXED]
+
+
+def _nothing(metrics: Mapping[str, Any]) -> None:
+    """Show nothing."""
 
 
 def _config(options: dict[str, Any]) -> TwoPassConfig:
@@ -108,11 +114,22 @@ def _config(options: dict[str, Any]) -> TwoPassConfig:
 def _show(records: list[PassRecord]) -> None:
     from rich.markup import escape
 
+    from jobs.mil.fold_metrics import shown_mean
     from jobs.tables import new_table, show
 
-    table = new_table("pass", "what", "seconds", "device", "output", right=("seconds",))
+    table = new_table(
+        "pass", "what", "seconds", "device", "test AUC", "flagged", "output",
+        right=("seconds", "test AUC", "flagged"),
+    )  # fmt: skip
+    lines = []
     for record in records:
-        cells = (str(record.number), record.what, f"{record.seconds:.1f}", record.device)
+        cells = [str(record.number), record.what, f"{record.seconds:.1f}", record.device, "", ""]
+        if record.test is not None:
+            cells[4:] = [shown_mean(record.test["auc"]), str(len(record.flags or ()))]
+        else:  # those of trainings stand below their own tables
+            lines += [
+                f"[yellow]warning[/]  pass {record.number}: {escape(w)}" for w in record.warnings
+            ]
         table.add_row(*cells, escape(record.output))
-    table.add_row("total", "", f"{sum(record.seconds for record in records):.1f}", "", "")
-    show(table)
+    table.add_row("total", "", f"{sum(record.seconds for record in records):.1f}", "", "", "", "")
+    show(table, *lines)

@@ -69,12 +69,12 @@ def begin_history(run: RunDirectory) -> int | None:
     write_history(run.path, history)
     if not history:
         return None
-    run.logger.info("resumed after epoch %d", history[-1].epoch)
+    run.logger.info("resumed after epoch %d", history[-1].epoch + 1)
     return history[-1].epoch + 1
 
 
 def warnings_of(history: Iterable[EpochRecord]) -> list[dict[str, Any]]:
-    """Return each warning once: its kind, its last sentence, the first and last epoch that it held in."""
+    """Return each warning once: its kind, its last sentence, the first and last epoch (from 0) that it held in."""
     found: dict[str, dict[str, Any]] = {}
     for record in history:
         for sentence in record.warnings:
@@ -82,6 +82,20 @@ def warnings_of(history: Iterable[EpochRecord]) -> list[dict[str, Any]]:
             entry = found.setdefault(kind, {"kind": kind, "first_epoch": record.epoch})
             entry |= {"last_epoch": record.epoch, "message": sentence}
     return list(found.values())
+
+
+def warning_of_all_epochs(kind: str, message: str) -> dict[str, Any]:
+    """Return a warning that is of no epoch, in the form of :func:`warnings_of`."""
+    return {"kind": kind, "first_epoch": None, "last_epoch": None, "message": message}
+
+
+def warning_text(warning: Mapping[str, Any]) -> str:
+    """Write a warning as people read it: epochs count from 1."""
+    if warning["first_epoch"] is None:
+        return str(warning["message"])
+    return (
+        f"epochs {warning['first_epoch'] + 1} to {warning['last_epoch'] + 1}: {warning['message']}"
+    )
 
 
 def _finite(value: float) -> float | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LogObserver:
-    """Writes a line an epoch to the run's log, and each warning when it first comes.
+    """Writes a line an epoch to the run's log, and each warning when it first comes; epochs count from 1.
 
     Parameters
     ----------
@@ -33,12 +33,13 @@ class LogObserver:
     def on_epoch(self, record: EpochRecord) -> None:
         """Log an epoch."""
         best = " (best)" if record.is_best else ""
-        self._logger.info("epoch %d%s: %s", record.epoch, best, epoch_text(record, self._shown))
+        number = record.epoch + 1
+        self._logger.info("epoch %d%s: %s", number, best, epoch_text(record, self._shown))
         for warning in record.warnings:
             kind = warning.partition(":")[0]
             if kind not in self._said:
                 self._said.add(kind)
-                self._logger.warning("epoch %d: %s", record.epoch, warning)
+                self._logger.warning("epoch %d: %s", number, warning)
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def test_overfitting() -> None:
     falling = [0.7, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05]
     (found,) = overfitting_warnings(history([0.6, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], falling))
     assert found.startswith(
-        "overfitting: the validation loss has risen from 0.500 (epoch 1) to 1.000"
+        "overfitting: the validation loss has risen from 0.500 (epoch 2) to 1.000"
     )
     assert overfitting_warnings(history(falling, falling)) == []
     assert overfitting_warnings(history([0.6, 0.5, 0.6, 0.7, 0.5, 0.9, 0.51], falling)) == []

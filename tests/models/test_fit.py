@@ -220,7 +220,7 @@ def test_monitored_value_missing_or_not_finite(tmp_path: Path) -> None:
     spec = FitSpec(epochs=2)
     job = LineJob(spec)
     job.val_losses = {1: math.nan}
-    with pytest.raises(ModelError, match="val_loss is nan after epoch 1"):
+    with pytest.raises(ModelError, match="val_loss is nan after epoch 2"):
         fit(job, spec, tmp_path)
 
 

@@ -33,6 +33,9 @@ class Falling:
 
     provenance: Mapping[str, Any] = {"weights": "0123"}
 
+    def met(self, slide_id: str) -> Mapping[str, Any]:
+        return {"ranked_by": ["0"]}
+
     def attention(self, bag: Bag) -> npt.NDArray[np.floating]:
         falling = np.linspace(1, 0, len(bag), dtype=np.float32)
         return np.stack([np.zeros_like(falling), falling], axis=1)

@@ -104,7 +104,7 @@ def test_a_fold_leaves_its_files_and_metrics(cohort: BagSettings, tmp_path: Path
     assert names >= {
         "config.yaml", "run.log", "metrics.json", "model.safetensors", "model.json", "last.safetensors",
         "history.jsonl", "splits.csv", "predictions.csv", "plots/curves.png", "plots/val.png",
-        "plots/test.png", "plots/epoch_0003.png",
+        "plots/test.png", "plots/epoch_0004.png",
     }  # fmt: skip
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
     assert metrics["status"] == "finished"
@@ -218,6 +218,7 @@ def test_cv_on_a_cluster_gives_the_bits_of_one_by_one(
     assert answer.code == 0, answer.err
     assert "mean ± sd" in answer.out
     assert "4/4 fold" in answer.err
+    assert " of 3, val loss " in answer.err  # each fold says which epoch was chosen
 
     config = settings(
         cohort,
