@@ -66,28 +66,28 @@ class H5Features:
     @property
     def tile_px(self) -> int | None:
         """Side of a tile, as it was encoded [px]."""
-        side = self.number("patch_size")
-        return None if side is None else round(side)
+        return _whole(self.number("patch_size"))
 
     @property
     def tile_level0(self) -> int | None:
         """Side of the square that a tile covers [px, level 0]."""
         if (side := self.number("patch_size_level0")) is not None:
-            return round(side)
+            return _whole(side)
         side, downsample = self.number("patch_size"), self._downsample()
-        return None if side is None or downsample is None else round(side * downsample)
+        return None if side is None or downsample is None else _whole(side * downsample)
 
     @property
     def size_level0(self) -> tuple[int, int] | None:
         """Width and height of the slide [px, level 0]."""
-        width, height = self.number("level0_width"), self.number("level0_height")
+        width, height = (_whole(self.number(name)) for name in ("level0_width", "level0_height"))
         if width is not None and height is not None:
-            return round(width), round(height)
+            return width, height
         level, downsample = self.coords_attrs.get("level_dim"), self._downsample()
         if isinstance(level, list) and len(level) == 2 and downsample is not None:
             sides = [_positive(side) for side in level]
-            if sides[0] is not None and sides[1] is not None:
-                return round(sides[0] * downsample), round(sides[1] * downsample)
+            width, height = (_whole(None if s is None else s * downsample) for s in sides)
+            if width is not None and height is not None:
+                return width, height
         return None
 
     def _downsample(self) -> float | None:
@@ -148,6 +148,8 @@ def read_h5(path: Path) -> H5Features:
     UnreadableSlideError
         If it is no HDF5, lacks either, or they don't fit each other, or hold what can't be.
     """
+    if not path.is_file():  # opening a pipe would wait forever
+        raise UnreadableSlideError(f"{path}: is no file, or a link to none; remove it")
     try:
         with h5py.File(path, "r") as file:
             values = {name: _dataset(path, file, name) for name in (_FEATURES, _COORDS)}
@@ -155,6 +157,10 @@ def read_h5(path: Path) -> H5Features:
     except (OSError, RuntimeError, KeyError) as error:  # what h5py raises for damaged files
         raise UnreadableSlideError(
             f"{path}: can't be read as HDF5 ({error}); is it complete? Export it again"
+        ) from error
+    except MemoryError as error:
+        raise UnreadableSlideError(
+            f"{path}: says that it holds more than fits into memory ({error}); look at its datasets"
         ) from error
     return H5Features(
         path,
@@ -190,7 +196,8 @@ def _checked_features(
         )
     if not len(values):
         raise UnreadableSlideError(f"{path}: holds no tiles; leave it out")
-    features = values if values.dtype in (np.float16, np.float32) else values.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
+        features = values if values.dtype in (np.float16, np.float32) else values.astype(np.float32)
     features = np.ascontiguousarray(features, dtype=features.dtype.newbyteorder("="))
     row = first_not_finite(features)
     if row is not None:
@@ -237,9 +244,14 @@ def _plain(value: Any) -> Any:
 
 
 def _positive(value: Any) -> float | None:
-    """Return a positive finite number, None of anything else: these attributes are free text to many tools."""
+    """Return a positive number, None of anything else: these attributes are free text to many tools."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return number if np.isfinite(number) and number > 0 else None
+    return number if 0 < number <= _MAX_LEVEL0 else None
+
+
+def _whole(pixels: float | None) -> int | None:
+    """Return pixels as a count, None where that is no size of a tile or slide."""
+    return round(pixels) if pixels is not None and 0.5 < pixels <= _MAX_LEVEL0 else None

@@ -132,5 +132,7 @@ def _said_stride(file: H5Features) -> float | None:
     side, level0, overlap = file.tile_px, file.tile_level0, file.coords_attrs.get("overlap")
     if side is None or level0 is None or not isinstance(overlap, int | float):
         return None
+    if not 0 <= overlap < side:
+        return None
     stride = level0 - round(overlap * level0 / side)
     return float(stride) if stride > 0 else None

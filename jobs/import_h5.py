@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from dataflow.discover import SlideSource, discover_slides
-from dataflow.physical_size import OBJECTIVE_TIMES_MPP, check_given_mpp
+from dataflow.physical_size import OBJECTIVE_TIMES_MPP, PLAUSIBLE_MPP, check_given_mpp
 from dataflow.receipts import Failure
 from jobs.h5_features import H5Features, find_h5, read_h5
 from jobs.h5_grid import ImportedGrid, lay_imported
 from jobs.run_config import absolute_url
 from store_schema import names
-from store_schema.errors import DuplicateIdError, SlidestreamError
+from store_schema.errors import DuplicateIdError, SlidestreamError, UnreadableSlideError
 from store_schema.ids import check_name, check_slide_id
 from store_schema.slide_view import SlideView
 from store_schema.specs import ArraySpec, GridSpec, SlideRecord, fingerprint
@@ -27,6 +27,8 @@ from store_schema.store import Store, create_store
 IMPORT_VERSION = 1
 DEFAULT_NAME = "imported"
 _FOLDER_PREFIX = "features_"  # TRIDENT's folders are called features_<encoder>
+
+_LEAST_MPP, _MOST_MPP = PLAUSIBLE_MPP
 
 _log = logging.getLogger(__name__)
 
@@ -171,6 +173,7 @@ def _import_file(
         record = _record_of_file(store, slide_id, file, grid, config.slide_mpp)
         if config.slides:
             notes.append("its slide was not found; the feature file stands for it")
+    _check_inside(file, (record.width, record.height) if source else file.size_level0)
     slide = store.add_slide(record, overwrite=config.overwrite)
     spec = _spec(file, grid, slide.record.mpp, config.grid)
     _create_grid(slide, spec, file, grid, config)
@@ -179,6 +182,18 @@ def _import_file(
     return ImportedSlide(
         slide_id, spec.name, name, len(grid.table), *blocks, tuple(notes), spec.tile_px, spec.mpp
     )
+
+
+def _check_inside(file: H5Features, size_level0: tuple[int, int] | None) -> None:
+    """Raise UnreadableSlideError if a tile begins where the slide has ended: it belongs to another slide or level."""
+    furthest = tuple(file.coords.max(axis=0).tolist())
+    if size_level0 is not None and any(
+        at >= side for at, side in zip(furthest, size_level0, strict=True)
+    ):
+        raise UnreadableSlideError(
+            f"{file.path}: its tiles go up to x {furthest[0]}, y {furthest[1]}, and the slide has {size_level0[0]} x "
+            f"{size_level0[1]} px; coords must be those of this slide, in level-0 pixels"
+        )
 
 
 def _record_of_slide(source: SlideSource) -> SlideRecord:
@@ -205,6 +220,8 @@ def _record_of_file(
     extent = (int(grid.table.x.max()) + side, int(grid.table.y.max()) + side)
     width, height = file.size_level0 or extent
     power = file.number("level0_magnification")
+    if power is not None and not _LEAST_MPP <= OBJECTIVE_TIMES_MPP / power <= _MOST_MPP:
+        power = None
     mpp, mpp_source = slide_mpp, "user"
     if mpp is None and power is not None:
         mpp, mpp_source = OBJECTIVE_TIMES_MPP / power, "objective"

@@ -94,7 +94,8 @@ def _check_same_tiles(
     for name, layout in layouts.items():
         if array_is_sound(objects, f"{path}/{name}", layout):
             stored = read_blocks(objects, f"{path}/{name}", layout)
-            if not np.array_equal(stored, values[name]):
+            # NaN is the tissue of imported tiles: not known
+            if not np.array_equal(stored, values[name], equal_nan=True):
                 raise SettingsConflictError(
                     f"{path} is damaged, and the same settings lead to other tiles now than when it was made "
                     f"({name} differs): give it another name, or remove {objects.url}/{path} to make it anew"

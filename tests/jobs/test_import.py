@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -307,3 +309,58 @@ def test_the_command(tmp_path: Path, slidestream: Callable[..., Any]) -> None:
     assert answer.code == 1
     assert "holds no .h5 files" in answer.err
     assert not (tmp_path / "t.zarr").exists()
+
+
+def test_attributes_that_are_no_sizes_are_not_believed(tmp_path: Path) -> None:
+    strange: dict[str, dict[str, float]] = {
+        "overlap": {"overlap": 1e308},
+        "side": {"patch_size": 0.2, "patch_size_level0": 0.3},
+        "power": {"level0_magnification": 1e-300},
+        "width": {"level0_width": 1e300},
+    }
+    for name, attrs in strange.items():
+        write_h5(tmp_path / "h5" / f"{name}.h5", lattice(3, 2, 512), attrs={**TRIDENT, **attrs})
+    summary = import_h5(ImportConfig(str(tmp_path / "h5"), str(tmp_path / "s.zarr"), grid="g"))
+    assert summary["ok"], summary["failures"]
+    store = open_store(tmp_path / "s.zarr")
+    assert store["power"].record.mpp is None
+    assert store["width"].record.width == 3 * 512
+    assert len(store["side"].tiles("g").tile) == 6
+
+
+def test_tiles_outside_of_the_slide(tmp_path: Path) -> None:
+    write_h5(
+        tmp_path / "h5" / "far.h5", lattice(3, 2, 512), attrs={**TRIDENT, "level0_width": 1024}
+    )
+    write_h5(tmp_path / "h5" / "good.h5", lattice(3, 2, 512), attrs=TRIDENT)
+    summary = import_h5(ImportConfig(str(tmp_path / "h5"), str(tmp_path / "s.zarr")))
+    (failure,) = summary["failures"]
+    assert failure["slide_id"] == "far"
+    assert "x 1024, y 512, and the slide has 1024 x 7000 px" in failure["message"]
+    assert open_store(tmp_path / "s.zarr").slides == ["good"]
+
+
+def test_what_is_no_file_stops_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "h5"
+    write_h5(folder / "good.h5", lattice(3, 2, 512), attrs=TRIDENT)
+    os.mkfifo(folder / "pipe.h5")  # opening it would wait for a writer
+    (folder / "loop.h5").symlink_to("loop.h5")
+    with h5py.File(folder / "vast.h5", "w") as file:
+        file.create_dataset("features", shape=(2**50, 1024), dtype="f4", chunks=(1024, 1024))
+        file["coords"] = lattice(3, 2, 512)
+    summary = import_h5(ImportConfig(str(folder), str(tmp_path / "s.zarr")))
+    said = {failure["slide_id"]: failure["message"] for failure in summary["failures"]}
+    assert sorted(said) == ["loop", "pipe", "vast"]
+    assert "is no file" in said["pipe"]
+    assert "is no file" in said["loop"]
+    assert "fits into memory" in said["vast"]
+
+
+def test_an_import_killed_within_a_grid_is_finished(tmp_path: Path) -> None:
+    write_h5(tmp_path / "h5" / "s1.h5", lattice(4, 3, 512), attrs=TRIDENT)
+    config = ImportConfig(str(tmp_path / "h5"), str(tmp_path / "s.zarr"), grid="g")
+    import_h5(config)
+    for name in ("x", "y", "row", "col"):  # written after tissue, which is NaN here
+        shutil.rmtree(tmp_path / "s.zarr" / "s1" / "g" / name)
+    assert import_h5(config)["ok"]
+    assert not validate(str(tmp_path / "s.zarr"))
