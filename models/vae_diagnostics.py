@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 import torch
 from torch import Tensor
 
-from models.training_warnings import LASTING_EPOCHS, RISEN_LOSS
+from models.training_warnings import LASTING_EPOCHS, RISEN_LOSS, START_EPOCHS
 from models.vae import VaeSkip96
 from models.vae_loss import Reconstruction, reconstruction_errors
 
@@ -89,30 +89,32 @@ def collapse_warnings(history: History) -> list[str]:
     late = history[-LASTING_EPOCHS:]
     if len(late) < LASTING_EPOCHS or any(epoch["beta"] == 0 for epoch in late):
         return []
-    now = late[-1]
-    if now["capacity"] > 0:
-        collapsed = all(epoch["val_kl"] < FILLED_CAPACITY * epoch["capacity"] for epoch in late)
-        against = f" of the {now['capacity']:.0f} that cost nothing"
-    else:
-        collapsed = all(epoch["val_kl"] < COLLAPSED_NATS for epoch in late)
-        against = ""
-    if not collapsed:
+    now, capacity = late[-1], late[-1]["capacity"]
+    # nats alone don't tell: a posterior that is the same for every tile can lie C nats off the prior
+    silent = all(epoch["active_units"] == 0 for epoch in late)
+    unfilled = all(
+        epoch["val_kl"] < (FILLED_CAPACITY * epoch["capacity"] or COLLAPSED_NATS) for epoch in late
+    )
+    if not (silent or unfilled):
         return []
+    free = f" of the {capacity:.0f} that cost nothing" if capacity else ""
     return [
-        f"posterior collapse: a tile's latent holds {now['val_kl']:.1f} nats{against}, in "
-        f"{now['active_units']:.0f} active numbers; drop more of the skips or have fewer of them, lower "
-        "beta, or sum the reconstruction error instead of averaging it"
+        f"posterior collapse: the latent holds {now['val_kl']:.1f} nats a tile{free}, and "
+        f"{now['active_units']:.0f} of its numbers vary from tile to tile; drop more of the skips or have fewer "
+        "of them, lower beta, or sum the reconstruction error instead of averaging it"
     ]
 
 
 def skip_warnings(history: History) -> list[str]:
-    """Warn of skips that carry everything; ``history`` as for ``collapse_warnings``."""
-    late = history[-LASTING_EPOCHS:]
-    ratios = [epoch["prior_recon_ratio"] for epoch in late if "prior_recon_ratio" in epoch]
-    if len(ratios) < LASTING_EPOCHS or max(ratios) > SAME_ERROR:
+    """Warn of skips that carry everything; ``history`` as for ``collapse_warnings``.
+
+    Every training begins with a latent that says nothing, so that it takes more epochs to tell.
+    """
+    late = [epoch["prior_recon_ratio"] for epoch in history[-START_EPOCHS:]]
+    if len(late) < START_EPOCHS or max(late) > SAME_ERROR:
         return []
     return [
-        f"skips carry everything: with z drawn from the prior the reconstruction error is {ratios[-1]:.3f} of that "
+        f"skips carry everything: with z drawn from the prior the reconstruction error is {late[-1]:.3f} of that "
         "with a tile's own z, so the decoder doesn't look at the latent; drop more of the skips or have fewer of them"
     ]
 
@@ -130,6 +132,6 @@ def overfitting_warnings(history: History) -> list[str]:
         return []
     return [
         f"overfitting: the reconstruction error of validation tiles has risen from {val[best]:.3f} (epoch "
-        f"{best}) to {val[-1]:.3f} while that of training tiles fell from {then:.3f} to {now:.3f}; use early "
+        f"{best + 1}) to {val[-1]:.3f} while that of training tiles fell from {then:.3f} to {now:.3f}; use early "
         "stopping or more tiles"
     ]

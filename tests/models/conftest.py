@@ -1,4 +1,4 @@
-"""Real stained tissue for the encoders, shipped by a dependency; bags of arrays for slide models."""
+"""Real stained tissue, shipped by a dependency; bags and tiles of arrays for training."""
 
 from __future__ import annotations
 
@@ -17,6 +17,33 @@ def tiles() -> torch.Tensor:
     image = skimage.data.immunohistochemistry()  # type: ignore[no-untyped-call]
     corners = np.random.default_rng(0).integers(0, 416, (32, 2))
     return torch.from_numpy(np.stack([image[y : y + 96, x : x + 96] for y, x in corners]))
+
+
+class ArrayTiles:
+    """Tiles in memory: crops of the tissue, of one side; what was asked for is noted."""
+
+    def __init__(self, n: int, tile_px: int = 64, *, seed: int = 0) -> None:
+        image = skimage.data.immunohistochemistry()  # type: ignore[no-untyped-call]
+        corners = np.random.default_rng(seed).integers(0, len(image) - tile_px, (n, 2))
+        crops = [image[y : y + tile_px, x : x + tile_px] for y, x in corners]
+        self.tiles: npt.NDArray[np.uint8] = np.stack(crops)
+        self.tile_px = tile_px
+        self.fingerprint = f"{n} crops of seed {seed}"
+        self.labels = (self.tiles.mean((1, 2, 3)) < self.tiles.mean()).astype(np.int8)
+        self.asked: list[list[int]] = []
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def read(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        self.asked.append(indices.tolist())
+        return self.tiles[indices]
+
+
+@pytest.fixture(scope="session")
+def array_tiles() -> type[ArrayTiles]:
+    """Return the class: number and side of tiles → a ``TileSource``; dark tiles are labelled 1."""
+    return ArrayTiles
 
 
 class ArrayBags:
