@@ -49,6 +49,9 @@ TILE_INDEX: Final = "tile_index"
 RANK_SCORE: Final = "rank_score"
 TISSUE_RUN: Final = "tissue"  # masks/tissue: the mask that the grid was made from
 
+# attributes of arrays
+CLASS_NAMES: Final = "class_names"  # of a dimension ``class``: the classes in their order
+
 # keys inside attrs["slidestream"]
 VERSION: Final = "schema_version"
 CREATED: Final = "created"
