@@ -301,6 +301,9 @@ def test_the_command(tmp_path: Path, slidestream: Callable[..., Any]) -> None:
     slide = open_store(tmp_path / "s.zarr")["s1"]
     assert (slide.record.mpp, slide.record.mpp_source) == (0.25, "user")
     assert list(slide.features("g")) == ["uni"]
+    assert "tiles of 256 px at 0.25 µm/px" in answer.out
+    answer = slidestream(*common, "--features", "uni", "--slide-mpp", 0.25)
+    assert "grid 256px_64um" in answer.out
     answer = slidestream(*common, "--features", "a/b")
     assert answer.code == 1
     assert "has a path separator" in answer.err
@@ -308,6 +311,11 @@ def test_the_command(tmp_path: Path, slidestream: Callable[..., Any]) -> None:
     answer = slidestream("import", "h5", tmp_path / "none", "--store", tmp_path / "t.zarr")
     assert answer.code == 1
     assert "holds no .h5 files" in answer.err
+    answer = slidestream("import", "h5", tmp_path, "--store", tmp_path / "t.zarr")
+    assert f"name one of the folders in it that do ({tmp_path / 'h5'})" in answer.err
+    (tmp_path / "none" / "s1.pt").touch()
+    answer = slidestream("import", "h5", tmp_path / "none", "--store", tmp_path / "t.zarr")
+    assert ".pt files, which lack the coordinates" in answer.err
     assert not (tmp_path / "t.zarr").exists()
 
 

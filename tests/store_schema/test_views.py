@@ -120,6 +120,13 @@ def test_scores_beside_features(store: Store) -> None:
     np.testing.assert_array_equal(ds.features.values, data["features"])
     np.testing.assert_array_equal(ds.vae_features.values, scored["features"])
 
+    slide.create_tile_group(GRID, "scores", "later", {"score": ARRAYS["stain_method"]}, MODEL)
+    assert set(slide.tiles().data_vars) == {"tissue", "features", "stain_method"}
+    assert "score" in slide.tiles(scores="vae")
+    assert 'scores="later"' in repr(slide)
+    with pytest.raises(NotInStoreError, match="did you mean later"):
+        slide.tiles(scores="latr")
+
 
 def test_incomplete(store: Store) -> None:
     slide = add_slide(store)

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import yaml
 
 from jobs.mil.predictions import read_predictions
+from jobs.mil.run_labels import labels_digest
 from jobs.mil.score import ScoreReport, score_slides
 from jobs.mil.score_here import ScoreCall, score_here
 from jobs.mil.score_inputs import ScoreSettings
@@ -358,10 +360,36 @@ def test_from_the_command_line(
     assert table.class_names == ("normal", "tumor")
     prediction = open_store(url)["b"].run_attrs(GRID, "scores", "run")["extra"]["prediction"]
     assert table.rows[0].probabilities == tuple(prediction["probabilities"])
+    said = open_store(url).predictions("run")
+    np.testing.assert_array_equal(
+        said.probability.sel(slide_id="b"), np.array(prediction["probabilities"])
+    )
+    assert said["class"].values.tolist() == ["normal", "tumor"]
+    assert said.predicted.to_series().to_dict() == {"b": prediction["predicted"]}
+    with pytest.raises(NotInStoreError, match="did you mean run"):
+        open_store(url).predictions("runn")
     assert slidestream("mil", "score", "--store", url, "--run", tmp_path / "none").code == 1
     two = slidestream("mil", "score", "--store", url, "--run", tmp_path / "run", "--run", out)
     assert two.code == 1
     assert "--name" in two.err
+
+
+def test_labels_are_those_of_the_training_unless_they_changed(
+    feature_store: FeatureStore, tmp_path: Path
+) -> None:
+    url, run = feature_store(FEATURES), tmp_path / "run"
+    make_fold(run, 0)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("slide_id,label,patient_id\na,tumor,p\nb,normal,q\n")
+    config = {"bags": {"labels": str(labels)}, "inputs": {"labels": labels_digest(labels)}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    call = ScoreCall(url, (run,), ScoreSettings("r"), tmp_path / "out")
+    rows = {row.slide_id: row for row in score_here(call)[0].predictions}
+    assert [(rows[i].label, rows[i].patient_id) for i in "ab"] == [("tumor", "p"), ("normal", "q")]
+    labels.write_text(labels.read_text() + "d,tumor,p\n")
+    report, _ = score_here(call)
+    assert {row.label for row in report.predictions} == {""}
+    assert "has changed since the training; give --labels" in report.notes[-1]
 
 
 def test_the_call_leaves_nothing_where_it_cannot_begin(

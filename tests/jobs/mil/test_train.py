@@ -179,6 +179,46 @@ def test_the_test_fold_chooses_nothing(cohort: BagSettings, tmp_path: Path) -> N
     assert one["val"] == two["val"]
 
 
+def test_a_selection_that_has_seen_the_test_slides_is_flagged(
+    slidestream: Slidestream, cohort: BagSettings, tmp_path: Path
+) -> None:
+    """Tiles ranked by a run: fine on the run's own split, flagged on one whose test slides the run learned from."""
+    config = settings(cohort, fit=FitSpec(epochs=1, lr=5e-3, device="cpu"))
+    split = first_split(config)
+    train_fold(config, split, 0, tmp_path / "first")
+    chosen = slidestream(
+        "select", "top-k", "--store", cohort.store, "--name", "att", "--k", 4, "--rank", "attention",
+        "--run", tmp_path / "first", "--device", "cpu",
+    )  # fmt: skip
+    assert chosen.code == 0, chosen.err
+    selected = replace(config, bags=replace(cohort, selection="att"))
+    same = train_fold(selected, split, 0, tmp_path / "same")
+    assert not any("seen held-out" in each for each in same["flags"])
+
+    crossed = Split(split.test, split.val, split.train)
+    found = train_fold(selected, crossed, 0, tmp_path / "crossed")
+    assert found["flags"][0] == "the selection has seen held-out slides"
+    said = found["warnings"][0]["message"]
+    assert f"{len(split.train)} of {len(split.train)} test slides" in said
+    assert "validation" not in said  # they chose the epoch in the first run, too
+    assert said in (tmp_path / "crossed" / "run.log").read_text()
+    reported = slidestream(
+        "mil",
+        "report",
+        tmp_path / "same",
+        tmp_path / "crossed",
+        "--out",
+        tmp_path,
+        "--resamples",
+        5,
+    )
+    assert "tested on different slides" in reported.out
+    page = (tmp_path / "report.html").read_text()
+    assert "the selection has seen held-out slides" in page
+    assert f"{len(split.train)} of {len(split.train)} test slides" in page
+    assert "tested on different slides" in page
+
+
 def test_the_published_protocol_is_labelled_leaky(
     slidestream: Slidestream, cohort: BagSettings, tmp_path: Path
 ) -> None:

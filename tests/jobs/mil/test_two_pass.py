@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from jobs.mil.ranking import attention_score, feature_norms, top_k, weighted
 from jobs.mil.run_attention import attention_of_run
@@ -69,6 +70,11 @@ def test_one_split(
     assert [each["number"] for each in passes] == [1, 2, 3, 4]
     assert passes == json.loads((tmp_path / "tp" / "two_pass.json").read_text())
     assert {each["device"] for each in passes} == {"cpu"}
+    metrics = json.loads((tmp_path / "tp" / "pass4" / "metrics.json").read_text())
+    assert passes[3]["test"]["auc"]["mean"] == metrics["test"]["auc"]
+    assert passes[3]["output"] == str(tmp_path / "tp" / "pass4")
+    assert not any("seen held-out" in each for each in metrics["flags"])  # its own selection
+    assert "epochs" not in yaml.safe_load((tmp_path / "tp" / "config.yaml").read_text())["fit"]
     slide = open_store(url)["s01"]
     assert slide.runs(GRID, "selections") == ["tp-pass1", "tp-pass3"]
     norms = feature_norms(slide.block_group(GRID, "features", "enc").read_array("features", 0))
@@ -89,6 +95,7 @@ def test_one_split(
     assert (tmp_path / "tp/pass4/model.safetensors").stat().st_mtime_ns == weights
     assert json.loads((tmp_path / "tp" / "two_pass.json").read_text()) == passes
     assert "total" in again.out
+    assert again.out.count("abmil, test folds") == 2  # the tables of passes 2 and 4
 
     other = slidestream(*call[:-1], 0.9)
     assert other.code == 1
