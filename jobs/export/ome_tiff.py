@@ -112,8 +112,9 @@ def _export(slide: SlideView, settings: OmeTiffSettings) -> Exported:
 def _of_score(score: SlideScore, outside: float) -> OmeImage:
     """Return the tile lattice as an image: each place has the mean of the tiles that cover it."""
     geometry = score.slide.grid_attrs(score.grid)[names.GEOMETRY]
-    size = int(geometry["n_cols"]), int(geometry["n_rows"])
     stride = float(geometry["stride_level0"])
+    beyond = max(1, round(score.tile_level0 / stride)) - 1  # tiles that overlap end there
+    size = int(geometry["n_cols"]) + beyond, int(geometry["n_rows"]) + beyond
     values = score.values.astype(np.float64)
     layer = TileScores(score.table, score.tile_level0, values, score.what)
     lattice = layer.drawn(values, size, 1 / stride).astype(np.float32)

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tifffile
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -139,6 +140,23 @@ def test_masks_of_tiles(cohort: Store) -> None:
     found = mask_of_tiles(read_raster(slide, RasterChoice("fine")), SPEC.name, table, TILE)
     expected = np.where((table.row == 0) & np.isin(table.col, (1, 2)), 7, 0)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_overlapping_tiles_as_an_image(
+    cohort: Store, tmp_path: Path, slidestream: Callable[..., Any]
+) -> None:
+    answer = slidestream(
+        "export", "ome-tiff", "--store", cohort.url, "--score", "run", "--out", tmp_path
+    )
+    assert answer.code == 0, answer.err
+    lattice = cohort["a"].tiles(SPEC.name, scores="run").score.values.reshape(N, N)
+    covering = np.full((4, N + 1, N + 1), np.nan)
+    for i, (row, col) in enumerate(np.ndindex(2, 2)):
+        covering[i, row : row + N, col : col + N] = lattice
+    expected = np.nanmean(covering, axis=0)
+    np.testing.assert_allclose(
+        tifffile.imread(tmp_path / "a_run_score.ome.tif"), expected, atol=1e-6
+    )
 
 
 def test_raster_choices(cohort: Store) -> None:
