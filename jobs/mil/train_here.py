@@ -51,6 +51,7 @@ def train_here(config: MilConfig, *, quiet: bool) -> dict[str, Any]:
     with shown(1, config.fit.epochs, quiet=quiet) as progress:
         telling = TellingObserver(fold, config.fit.epochs, progress.epoch, config.leaky)
         metrics = train_fold(config, split, fold, Path(config.run_dir), [telling])
+        progress.fold(metrics)
     return {**metrics, "run_dir": config.run_dir}
 
 
