@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from jobs.run_directory import write_whole
 from store_schema.errors import InputError, SettingsConflictError
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def check_same_settings(directory: Path, config: Mapping[str, Any]) -> None:
         loaded = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} can't be read; choose another --run-dir.") from error
-    stored = dict(_flat(loaded if isinstance(loaded, dict) else {}))
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path} holds no settings: restore it, or choose another --run-dir.")
+    stored = dict(_flat(loaded))
     asked = dict(_flat(json.loads(json.dumps(config))))
     differences = [
         f"{key} was {stored.get(key)!r} and is now {asked.get(key)!r}"
@@ -91,7 +94,7 @@ def record_line(record: EpochRecord) -> str:
 
 def write_history(directory: Path, history: Iterable[EpochRecord]) -> None:
     """Write the whole history, one line an epoch."""
-    (directory / HISTORY).write_text("".join(f"{record_line(record)}\n" for record in history))
+    write_whole(directory / HISTORY, "".join(f"{record_line(record)}\n" for record in history))
 
 
 def read_history(directory: Path) -> list[dict[str, Any]]:

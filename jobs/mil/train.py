@@ -30,15 +30,16 @@ from jobs.mil.run_files import (
 )
 from jobs.mil.splits import Split, read_splits, write_splits
 from jobs.run_directory import RunDirectory, run_directory
+from jobs.run_lock import alone_in
 from models import fit_state
-from models.checkpoint import save_model
+from models.checkpoint import load_description, save_model
 from models.determinism import repeatable, resolve_device
 from models.fit import EpochRecord, FitObserver, FitResult, checkpoint_paths, fit
 from models.metrics import classification_metrics
 from models.mil_training import MilSpec, MilTraining
 from models.slide_model import SlideModel
 from models.slide_models import build_slide_model
-from store_schema.errors import SettingsConflictError
+from store_schema.errors import ModelError, SettingsConflictError
 
 _DIAGNOSTICS = (
     "attention_entropy", "effective_instances", "top1_mass", "top10_mass", "same_critical",
@@ -86,11 +87,11 @@ def train_fold(
     described = {**config.to_json(), "inputs": cohort.inputs()}
     check_same_settings(directory, described)
     _check_same_split(directory, split, cohort)
-    finished = read_metrics(directory)
-    if finished is not None and finished.get("status") == "finished":
+    finished = finished_metrics(directory)
+    if finished is not None:
         return finished
     bags = fold_bags(config, cohort, split)
-    with run_directory(directory, described) as run:
+    with alone_in(directory), run_directory(directory, described) as run:
         for note in cohort.bags.notes():
             run.logger.warning("%s", note)
         if config.leaky:
@@ -100,6 +101,18 @@ def train_fold(
         run.write_metrics(metrics)
         run.logger.info("finished in %.1f s", metrics["seconds"]["total"])
     return metrics
+
+
+def finished_metrics(directory: Path) -> dict[str, Any] | None:
+    """Return the metrics of a fold that is finished, and still has the files that others read; None otherwise."""
+    metrics = read_metrics(directory)
+    if metrics is None or metrics.get("status") != "finished":
+        return None
+    try:
+        load_description(checkpoint_paths(directory)[0])
+    except ModelError:  # going on says what is wrong, or mends it
+        return None
+    return metrics if (directory / PREDICTIONS).is_file() else None
 
 
 def mil_spec(config: MilConfig, cohort: Cohort) -> MilSpec:
@@ -234,7 +247,7 @@ def _check_same_split(directory: Path, split: Split, cohort: Cohort) -> None:
 def _begin_history(run: RunDirectory) -> int | None:
     """Bring history.jsonl to what the checkpoint says; return the first epoch that is to be trained, if not 0."""
     _, last = checkpoint_paths(run.path)
-    history = fit_state.read_history(last) if last.is_file() else ()
+    history = fit_state.read_history(last) if last.exists() else ()
     write_history(run.path, history)
     if not history:
         return None

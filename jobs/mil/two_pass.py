@@ -25,7 +25,8 @@ from jobs.mil.run_attention import attention_of_run
 from jobs.mil.run_files import TWO_PASS, check_same_settings
 from jobs.mil.select import AttentionSource, SelectConfig, select_top_k
 from jobs.mil.train_here import train_here
-from jobs.run_directory import run_directory
+from jobs.run_directory import run_directory, write_whole
+from jobs.run_lock import alone_in
 from models.determinism import resolve_device
 from store_schema.errors import InputError, ModelError, SettingsConflictError
 
@@ -116,7 +117,7 @@ def two_pass(
     directory = Path(config.training.run_dir)
     described = config.to_json()
     check_same_settings(directory, described)
-    with run_directory(directory, described) as run:
+    with alone_in(directory), run_directory(directory, described) as run:
         records = _recorded(directory)
 
         def record(number: int, what: str, work: Callable[[], tuple[str, str]]) -> None:
@@ -127,7 +128,7 @@ def two_pass(
             entry = records.get(number) or PassRecord(number, what, seconds, device, output)
             records[number] = entry
             table = [asdict(records[each]) for each in sorted(records)]
-            (directory / TWO_PASS).write_text(json.dumps(table, indent=2) + "\n")
+            write_whole(directory / TWO_PASS, json.dumps(table, indent=2) + "\n")
             run.logger.info("pass %d: %s on %s, %.2f s", number, output, device, entry.seconds)
             done(entry)
 
