@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from store_schema.errors import StorageError
+from store_schema.objects import LocalObjects
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,18 @@ class RunDirectory:
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write ``metrics.json``."""
-        (self.path / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        write_whole(self.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one step: a kill or a full disk leaves the old one, never half of the new one.
+
+    Raises
+    ------
+    StorageError
+        It can't be written.
+    """
+    LocalObjects(path.parent).put(path.name, text.encode(errors="backslashreplace"))
 
 
 def new_run_path(parent: Path, command: str) -> Path:
@@ -67,8 +79,8 @@ def run_directory(path: Path, config: Mapping[str, Any]) -> Iterator[RunDirector
     try:
         path.mkdir(parents=True, exist_ok=True)
         described = {"slidestream": version("slidestream"), **config}
-        (path / "config.yaml").write_text(
-            yaml.safe_dump(json.loads(json.dumps(described)), sort_keys=False)
+        write_whole(
+            path / "config.yaml", yaml.safe_dump(json.loads(json.dumps(described)), sort_keys=False)
         )
         # names of slides need not be valid text
         handler = logging.FileHandler(path / "run.log", encoding="utf-8", errors="backslashreplace")

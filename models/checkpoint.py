@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from store_schema.errors import ModelError
 from store_schema.objects import LocalObjects
 
 SCHEMA: Final = 1
-_METADATA: Final = "slidestream"
+_METADATA, _DIGEST = "slidestream", "blake2b"  # keys of a file's header
 _PICKLE_SUFFIXES: Final = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin"}
 # a zip archive (torch.save since 1.6), pickle protocols 2 to 5 (torch.save before)
 _PICKLE_STARTS: Final = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
@@ -141,13 +142,16 @@ def write_tensors(
     tensors
         Any device and layout.
     metadata
-        Anything that JSON holds; goes into the header of the file.
+        Anything that JSON holds; goes into the header of the file, with a digest of both.
     """
     # copied: safetensors refuses tensors that share memory, as tied weights do
     on_cpu = {
         name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
     }
-    header = None if metadata is None else {_METADATA: json.dumps(metadata)}
+    header = None
+    if metadata is not None:
+        text = json.dumps(metadata)
+        header = {_METADATA: text, _DIGEST: _digest(on_cpu, text)}
     LocalObjects(path.parent).put(path.name, save(on_cpu, header))
 
 
@@ -162,7 +166,24 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]
     refuse_pickle(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = (file.metadata() or {}).get(_METADATA, "{}")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata)  # noqa: SIM118
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            text = header.get(_METADATA, "{}")
+            metadata: dict[str, object] = json.loads(text)
     except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{path} is damaged: restore it, or train again.") from error
+        raise ModelError(_damaged(path)) from error
+    if _DIGEST in header and header[_DIGEST] != _digest(tensors, text):
+        raise ModelError(_damaged(path))
+    return tensors, metadata
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is damaged: restore it, or remove it and train again."
+
+
+def _digest(tensors: StateDict, text: str) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

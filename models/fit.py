@@ -80,19 +80,20 @@ def fit(
     with repeatable(device, spec.threads):
         loop = _Loop(job, spec, device)
         state = FitState()
-        if resume and last_path.is_file():
+        if resume and last_path.exists():
             state = read_state_file(last_path, job, spec, loop.optimizer, loop.scaler)
         else:
             last_path.unlink(missing_ok=True)
         while not state.is_over(spec):
             record = loop.epoch(state)
-            state = state.after(record, spec)
             # in this order: killed in between, the epoch is repeated and writes the same weights
             if record.is_best:
                 write_tensors(best_path, job.model.state_dict())
+            state = state.after(record, spec, best_path)
             write_state_file(last_path, state, job, spec, loop.optimizer, loop.scaler)
             for observer in observers:
                 observer.on_epoch(record)
+        state.check_best(best_path, last_path)
         load_weights(job.model, best_path)
         job.model.eval()
     return state.result(spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ import torch
 
 from models.checkpoint import read_tensors, shape_differences, write_tensors
 from models.fit_spec import B, EpochRecord, FitResult, FitSpec, Trainable
+from models.weights import file_digest
 from store_schema.errors import ModelError, SettingsConflictError
 
 
@@ -25,18 +26,30 @@ class FitState:
         One record a finished epoch.
     best_epoch, best_value
         So far; None before the first epoch.
+    best_digest
+        Of the file with the best epoch's weights, so that no others are taken for them.
     """
 
     history: tuple[EpochRecord, ...] = ()
     best_epoch: int | None = None
     best_value: float | None = None
+    best_digest: str | None = None
 
-    def after(self, record: EpochRecord, spec: FitSpec) -> FitState:
-        """Return the state after one more epoch."""
+    def after(self, record: EpochRecord, spec: FitSpec, best_path: Path) -> FitState:
+        """Return the state after one more epoch; if that is the best, its weights are at ``best_path``."""
         history = (*self.history, record)
         if record.is_best:
-            return FitState(history, record.epoch, record.values[spec.monitor])
-        return FitState(history, self.best_epoch, self.best_value)
+            value = record.values[spec.monitor]
+            return FitState(history, record.epoch, value, file_digest(best_path))
+        return replace(self, history=history)
+
+    def check_best(self, best_path: Path, last_path: Path) -> None:
+        """Raise ModelError unless the best epoch's weights are as they were written."""
+        if not best_path.is_file() or file_digest(best_path) != self.best_digest:
+            raise ModelError(
+                f"{best_path} does not hold the weights of epoch {self.best_epoch} any more: restore it, or remove "
+                f"{last_path} and run the same command again to train anew."
+            )
 
     def out_of_patience(self, spec: FitSpec) -> bool:
         """Tell whether too many epochs went by without a better one."""
@@ -85,6 +98,7 @@ def write_state_file(
         "history": [asdict(record) for record in state.history],
         "best_epoch": state.best_epoch,
         "best_value": state.best_value,
+        "best_digest": state.best_digest,
         "scaler": scaler.state_dict(),
     }
     write_tensors(path, tensors, metadata)
@@ -134,6 +148,7 @@ def read_state_file(
         _history(metadata),
         cast("int | None", metadata["best_epoch"]),
         cast("float | None", metadata["best_value"]),
+        cast("str | None", metadata.get("best_digest")),
     )
 
 

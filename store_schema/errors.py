@@ -136,6 +136,12 @@ class ModelError(SlidestreamError):
     reason = "model"
 
 
+class BusyError(SlidestreamError):
+    """Another process works where only one may."""
+
+    reason = "busy"
+
+
 class DeviceError(SlidestreamError):
     """The device that was asked for is not there, or has no memory left."""
 

@@ -29,14 +29,15 @@ from jobs.mil.predictions import read_predictions, write_predictions
 from jobs.mil.report import REPORT, write_report
 from jobs.mil.run_files import FREE, PREDICTIONS
 from jobs.mil.splits import Split
-from jobs.mil.train import train_fold
+from jobs.mil.train import finished_metrics, train_fold
 from jobs.mil.train_here import check_model, check_options
 from jobs.mil.training_progress import TrainingProgress, shown
 from jobs.progress import say
-from jobs.run_directory import RunDirectory, run_directory
+from jobs.run_directory import RunDirectory, run_directory, write_whole
+from jobs.run_lock import alone_in
 from jobs.training.run_files import METRICS, check_same_settings, read_metrics
 from models.determinism import resolve_device
-from store_schema.errors import ClusterError, SlidestreamError
+from store_schema.errors import BusyError, ClusterError, SlidestreamError
 
 # torch's random state and threads belong to the process: two folds in one would disturb each other's bits
 _ONE_AT_A_TIME: Final = threading.Lock()
@@ -108,12 +109,14 @@ def cross_validate_here(config: MilConfig, *, quiet: bool) -> dict[str, Any]:
         for note in cohort.bags.notes():
             say(f"note: {note}")
     with (
+        alone_in(directory),
         run_directory(directory, described) as run,
         shown(len(tasks), config.fit.epochs, quiet=quiet) as progress,
     ):
         folds = _all_folds(config, tasks, run, progress, quiet=quiet)
         metrics = _aggregate(config, folds)
-        if read_metrics(directory) != metrics or not (directory / REPORT).exists():
+        there = all((directory / name).exists() for name in (REPORT, PREDICTIONS))
+        if read_metrics(directory) != metrics or not there:
             run.write_metrics(metrics)
             _gather_predictions(directory, folds)
             write_report([directory], directory)
@@ -131,8 +134,7 @@ def _all_folds(
     """Take finished folds from their directories, and train the others on the cluster."""
     found: dict[int, dict[str, Any]] = {}
     for task in tasks:
-        metrics = read_metrics(task.directory)
-        if metrics is not None and metrics.get("status") == "finished":
+        if finished_metrics(task.directory) is not None:
             # checks settings, data and split, and returns at once
             found[task.fold] = train_fold(task.config, task.split, task.fold, task.directory)
             progress.fold(found[task.fold])
@@ -259,8 +261,8 @@ def _outcome(client: Client, future: Future[Any], task: FoldTask) -> dict[str, A
     metrics = failed_fold(
         config.model, task.fold, config.splits.repeat, config.protocol, reason, message, trace
     )
-    task.directory.mkdir(parents=True, exist_ok=True)
-    (task.directory / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
+    if reason != BusyError.reason:  # then the file is another process's
+        write_whole(task.directory / METRICS, json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from store_schema.errors import InputError, StorageError
+from jobs.run_directory import write_whole
+from store_schema.errors import InputError
 from store_schema.labels import some
 
 if TYPE_CHECKING:
@@ -138,13 +140,11 @@ def check_split(split: Split, table: LabelTable, what: str) -> None:
 def write_splits(path: str | os.PathLike[str], split: Split) -> None:
     """Write a split as :func:`read_splits` reads it."""
     parts = split.parts()
-    try:
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(parts)
-            writer.writerows(zip_longest(*parts.values(), fillvalue=""))
-    except OSError as error:
-        raise StorageError(f"{path} can't be written ({error.strerror})") from error
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(parts)
+    writer.writerows(zip_longest(*parts.values(), fillvalue=""))
+    write_whole(Path(path), text.getvalue())
 
 
 def make_folds(

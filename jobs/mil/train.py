@@ -25,6 +25,7 @@ from jobs.mil.run_files import FREE, PREDICTIONS, SPLITS
 from jobs.mil.selection_leak import selection_leak
 from jobs.mil.splits import Split, read_splits, write_splits
 from jobs.run_directory import RunDirectory, run_directory
+from jobs.run_lock import alone_in
 from jobs.training.history import (
     begin_history,
     read_history,
@@ -34,14 +35,14 @@ from jobs.training.history import (
 )
 from jobs.training.observers import EveryObserver, HistoryObserver, LogObserver
 from jobs.training.run_files import check_same_settings, read_metrics
-from models.checkpoint import save_model
+from models.checkpoint import load_description, save_model
 from models.determinism import repeatable, resolve_device
 from models.fit import EpochRecord, FitObserver, FitResult, checkpoint_paths, fit
 from models.metrics import classification_metrics
 from models.mil_training import MilSpec, MilTraining
 from models.slide_model import SlideModel
 from models.slide_models import build_slide_model
-from store_schema.errors import SettingsConflictError
+from store_schema.errors import ModelError, SettingsConflictError
 
 _DIAGNOSTICS = (
     "attention_entropy", "effective_instances", "top1_mass", "top10_mass", "same_critical",
@@ -89,25 +90,38 @@ def train_fold(
     described = {**config.to_json(), "inputs": cohort.inputs()}
     check_same_settings(directory, described, FREE)
     _check_same_split(directory, split, cohort)
-    finished = read_metrics(directory)
-    if finished is not None and finished.get("status") == "finished":
+    finished = finished_metrics(directory)
+    if finished is not None:
         return finished
     bags = fold_bags(config, cohort, split)
-    with run_directory(directory, described) as run:
+    with alone_in(directory), run_directory(directory, described) as run:
         for note in cohort.bags.notes():
             run.logger.warning("%s", note)
         if config.leaky:
             run.logger.warning("%s; it is what the epochs call val", LEAKY)
         write_splits(directory / SPLITS, split)
-        metrics = _train(config, cohort, bags, split, fold, run, observers, started)
         leak = _leak(cohort, config, split)
         if leak is not None:
             run.logger.warning("%s", leak)
+        metrics = _train(config, cohort, bags, split, fold, run, observers, started)
+        if leak is not None:
             metrics["flags"].insert(0, LEAKY_SELECTION)
             metrics["warnings"].insert(0, warning_of_all_epochs(LEAKY_SELECTION, leak))
         run.write_metrics(metrics)
         run.logger.info("finished in %.1f s", metrics["seconds"]["total"])
     return metrics
+
+
+def finished_metrics(directory: Path) -> dict[str, Any] | None:
+    """Return the metrics of a fold that is finished, and still has the files that others read; None otherwise."""
+    metrics = read_metrics(directory)
+    if metrics is None or metrics.get("status") != "finished":
+        return None
+    try:
+        load_description(checkpoint_paths(directory)[0])
+    except ModelError:  # going on says what is wrong, or mends it
+        return None
+    return metrics if (directory / PREDICTIONS).is_file() else None
 
 
 def mil_spec(config: MilConfig, cohort: Cohort) -> MilSpec:

@@ -26,7 +26,8 @@ from jobs.mil.run_attention import attention_of_run
 from jobs.mil.run_files import FREE, TWO_PASS
 from jobs.mil.select import AttentionSource, SelectConfig, select_top_k
 from jobs.mil.train_here import train_here
-from jobs.run_directory import run_directory
+from jobs.run_directory import run_directory, write_whole
+from jobs.run_lock import alone_in
 from jobs.training.run_files import check_same_settings
 from models.determinism import resolve_device
 from store_schema.errors import InputError, ModelError, SettingsConflictError
@@ -134,7 +135,7 @@ def two_pass(
     directory = Path(config.training.run_dir)
     described = config.to_json()
     check_same_settings(directory, described, (*FREE, "fit.epochs"))
-    with run_directory(directory, described) as run:
+    with alone_in(directory), run_directory(directory, described) as run:
         records = _recorded(directory)
 
         def record(number: int, what: str, work: Callable[[], _Outcome]) -> None:
@@ -147,7 +148,7 @@ def two_pass(
             entry = PassRecord(number, what, seconds, *outcome)
             records[number] = entry
             table = [asdict(records[each]) for each in sorted(records)]
-            (directory / TWO_PASS).write_text(json.dumps(table, indent=2) + "\n")
+            write_whole(directory / TWO_PASS, json.dumps(table, indent=2) + "\n")
             run.logger.info(
                 "pass %d: %s on %s, %.2f s", number, entry.output, entry.device, entry.seconds
             )

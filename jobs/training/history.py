@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from jobs.run_directory import RunDirectory
+from jobs.run_directory import RunDirectory, write_whole
 from store_schema.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def record_line(record: EpochRecord) -> str:
 
 def write_history(directory: Path, history: Iterable[EpochRecord]) -> None:
     """Write the whole history, one line an epoch."""
-    (directory / HISTORY).write_text("".join(f"{record_line(record)}\n" for record in history))
+    write_whole(directory / HISTORY, "".join(f"{record_line(record)}\n" for record in history))
 
 
 def read_history(directory: Path) -> list[dict[str, Any]]:
@@ -65,7 +65,7 @@ def begin_history(run: RunDirectory) -> int | None:
     from models.fit_state import read_history as read_trained
 
     _, last = checkpoint_paths(run.path)
-    history = read_trained(last) if last.is_file() else ()
+    history = read_trained(last) if last.exists() else ()
     write_history(run.path, history)
     if not history:
         return None

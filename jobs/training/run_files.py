@@ -41,7 +41,9 @@ def check_same_settings(directory: Path, config: Mapping[str, Any], free: tuple[
         loaded = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} can't be read; choose another --run-dir.") from error
-    stored = dict(_flat(loaded if isinstance(loaded, dict) else {}))
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path} holds no settings: restore it, or choose another --run-dir.")
+    stored = dict(_flat(loaded))
     asked = dict(_flat(json.loads(json.dumps(config))))
     differences = [
         f"{key} was {stored.get(key)!r} and is now {asked.get(key)!r}"

@@ -128,6 +128,27 @@ def test_a_kill_between_best_weights_and_state_costs_only_the_epoch(tmp_path: Pa
     assert train(spec, directory)[1] == expected
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "last.safetensors"])
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path: Path, name: str) -> None:
+    spec = FitSpec(epochs=4, lr=0.03)
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, tmp_path, 2)
+    job = LineJob(spec)
+    job.val_losses = dict.fromkeys(range(4), 9.0)  # the best epoch is past
+    path = tmp_path / name
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=r"safetensors (is damaged|does not hold).*(and|to) train"):
+        fit(job, spec, tmp_path)
+
+
+def test_a_folder_for_a_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "last.safetensors").mkdir()
+    with pytest.raises(ModelError, match="no checkpoint at"):
+        train(FitSpec(epochs=2), tmp_path)
+
+
 def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
     spec = FitSpec(epochs=3)
     _, expected = train(spec, tmp_path)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from jobs import run_lock
 from jobs.mil.cohort import make_splits, open_bags
 from jobs.mil.config import BagSettings, MilConfig, SplitSettings
 from jobs.mil.cv import fold_tasks
@@ -23,7 +24,7 @@ from jobs.training.history import read_history
 from models.bag_losses import LossSpec
 from models.fit import EpochRecord, FitSpec
 from models.metrics import choose_threshold
-from store_schema.errors import InputError, SettingsConflictError
+from store_schema.errors import BusyError, InputError, ModelError, SettingsConflictError
 
 Slidestream = Callable[..., Any]
 N_SLIDES = 24
@@ -165,6 +166,45 @@ def test_a_finished_fold_is_left_alone_and_other_settings_are_refused(
     labels.write_text(labels.read_text().replace("s00,normal", "s00,tumor"))
     with pytest.raises(SettingsConflictError, match=r"inputs\.labels"):
         train_fold(config, split, 0, tmp_path / "run")
+
+
+def test_what_a_finished_fold_has_lost_is_made_again_or_named(
+    cohort: BagSettings, tmp_path: Path
+) -> None:
+    config, run = settings(cohort), tmp_path / "run"
+    split = first_split(config)
+    train_fold(config, split, 0, run)
+    expected = results(run)
+    for name in ("model.json", "predictions.csv", "metrics.json"):
+        (run / name).unlink()
+        train_fold(config, split, 0, run)
+        assert results(run) == expected
+    (run / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"does not hold the weights of epoch .* remove .*last"):
+        train_fold(config, split, 0, run)
+    (run / "last.safetensors").unlink()
+    train_fold(config, split, 0, run)
+    assert results(run) == expected
+
+
+def test_two_trainings_in_one_folder_are_refused(
+    cohort: BagSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "_GRACE_S", 0.0)
+    config, run = settings(cohort), tmp_path / "run"
+    split = first_split(config)
+    with run_lock.alone_in(run), pytest.raises(BusyError, match="Another process works in"):
+        train_fold(config, split, 0, run)
+    assert train_fold(config, split, 0, run)["status"] == "finished"
+
+
+def test_settings_that_a_full_disk_emptied_are_named(cohort: BagSettings, tmp_path: Path) -> None:
+    config, run = settings(cohort), tmp_path / "run"
+    split = first_split(config)
+    run.mkdir()
+    (run / "config.yaml").write_text("")
+    with pytest.raises(InputError, match=r"config.yaml holds no settings: restore it"):
+        train_fold(config, split, 0, run)
 
 
 def test_the_test_fold_chooses_nothing(cohort: BagSettings, tmp_path: Path) -> None:
