@@ -229,7 +229,7 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
     spec = FitSpec(epochs=3)
     job = LineJob(spec)
     job.bad_batch = (1, 2)
-    with pytest.raises(ModelError, match="not finite in epoch 1, batch 2"):
+    with pytest.raises(ModelError, match="not finite in epoch 2, batch 3"):
         fit(job, spec, tmp_path)
     assert len(read_history(tmp_path / "last.safetensors")) == 1  # what was good is kept
 
