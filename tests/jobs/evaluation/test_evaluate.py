@@ -229,6 +229,12 @@ def test_evaluate_from_the_command_line(
     )
     assert json.loads(as_json.out)["slides"]["metrics"]["n"] == 1
     assert "AUC of slides" not in (tmp_path / "p" / "report.html").read_text()  # one class only
+    for option in ("--mask", "--raster"):
+        unknown = slidestream(
+            "evaluate", "--store", url, "--score", "run", "--truth", cohort.masks, option, "nope"
+        )
+        assert unknown.code == 1
+        assert "has no masks 'nope'" in unknown.err
     (cohort.masks / "b.png").write_text("broken")
     broken = slidestream("evaluate", "--store", url, "--score", "run", "--truth", cohort.masks)
     assert broken.code == 1
