@@ -100,22 +100,22 @@ def scaled(
     style
         Whether by value or by rank, and given limits.
     """
-    values = values.astype(np.float64)
-    known = np.isfinite(values)
+    exact: npt.NDArray[np.float64] = values.astype(np.float64)
+    known = np.isfinite(exact)
     if style.percentile:
-        ranks = np.full(values.shape, np.nan)
-        ranks[known] = rank_percentile(values[known])
+        ranks = np.full(exact.shape, np.nan)
+        ranks[known] = rank_percentile(exact[known])
         return Scale(ranks, style.limits or (0.0, 100.0), f"{label}, as percentile of the slide")
     if style.limits is not None:
-        return Scale(values, style.limits, label)
+        return Scale(exact, style.limits, label)
     low, high = valid
     if low is None:
-        low = float(values[known].min()) if known.any() else 0.0
+        low = float(exact[known].min()) if known.any() else 0.0
     if high is None:
-        high = float(values[known].max()) if known.any() else low
+        high = float(exact[known].max()) if known.any() else low
     limits = style.with_limits((low, high)).limits
     assert limits is not None
-    return Scale(values, limits, label)
+    return Scale(exact, limits, label)
 
 
 def rank_percentile(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

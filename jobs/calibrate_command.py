@@ -58,7 +58,11 @@ _threshold = stack(
         show_default=True,
         help="Slides that choose the threshold, pooled.",
     ),
-    click.option("--truth", type=_path, help="Folder of masks or annotations, named after slides."),
+    click.option(
+        "--truth",
+        type=_path,
+        help="Folder of masks of any scale, GeoJSON or ASAP XML, named after the slides; or a CSV of tile labels.",
+    ),
     click.option(
         "--metric",
         type=click.Choice(["iou", "f1", "youden"]),

@@ -36,7 +36,7 @@ cli = LazyGroup(
         "heatmap": ("jobs.heatmap_command:heatmap", "Scores drawn over their slides, as pictures."),
         "evaluate": (
             "jobs.evaluate_command:evaluate",
-            "Predictions against labels, scores of tiles against masks.",
+            "Predictions against labels; tiles, pixels and lesions against masks.",
         ),
         "calibrate": (
             "jobs.calibrate_command:calibrate",

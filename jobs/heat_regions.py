@@ -104,6 +104,8 @@ def find_regions(
         if overlap.iou is not None:
             parts.append(f"IoU {overlap.iou:.2f}, Dice {overlap.dice:.2f} by tiles")
             words.append(f"IoU {overlap.iou:.2f}")
+    elif flagged is not None:
+        words.append(f"{int(flagged.sum()):,} of {len(table):,} tiles flagged")
     auc = None if positive is None else _auc(source, positive)
     if auc is not None:
         parts.append(f"AUC {auc:.2f} by tiles")

@@ -174,7 +174,7 @@ def _calibrated(
         if truth is None:
             return None
         best = best_threshold(
-            z.values, truth, calibration.metric, lambda flagged: mask_of(flagged)[row, col]
+            z.values, truth.tiles, calibration.metric, lambda flagged: mask_of(flagged)[row, col]
         )
         threshold = best.value
     return SlideCalibration(score, z, threshold, mask_of(above(z.values, threshold)))

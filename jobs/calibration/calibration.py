@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, get_args
 
 from jobs.calibration.morphology import Connectivity, MorphologySpec
 from jobs.calibration.threshold import Metric
@@ -19,9 +19,6 @@ from store_schema.errors import InputError, StorageError
 CALIBRATION_FILE: Final = "calibration.json"
 _KIND: Final = "calibration"
 _SCHEMA: Final = 1
-
-WithoutTruth: TypeAlias = Literal["skip", "negative"]
-"""Slides without truth: left out, or all of their tiles are negative."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,8 @@ class FitSummary:
         The same after morphology.
     at_end
         Whether the threshold is the lowest or highest that was tried.
+    notes
+        What should be known of the truth of single slides, in sentences.
     """
 
     split: str
@@ -54,6 +53,7 @@ class FitSummary:
     flagged: Overlap
     cleaned: Overlap
     at_end: bool
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it JSON-able, with the ratios that its counts come to."""
@@ -64,6 +64,7 @@ class FitSummary:
             "without_scores": list(self.without_scores),
             "flagged": overlap_json(self.flagged),
             "cleaned": overlap_json(self.cleaned),
+            "notes": list(self.notes),
         }
 
 
@@ -208,19 +209,20 @@ def _morphology(said: Mapping[str, Any]) -> MorphologySpec:
 
 
 def _fit(said: Mapping[str, Any]) -> FitSummary:
-    ids = {
+    texts = {
         key: tuple(str(each) for each in said[key])
-        for key in ("slides", "without_truth", "without_scores")
+        for key in ("slides", "without_truth", "without_scores", "notes")
     }
     return FitSummary(
         str(said["split"]),
-        ids["slides"],
-        ids["without_truth"],
-        ids["without_scores"],
+        texts["slides"],
+        texts["without_truth"],
+        texts["without_scores"],
         float(said["positive_from"]),
         _overlap(said["flagged"]),
         _overlap(said["cleaned"]),
         bool(said["at_end"]),
+        texts["notes"],
     )
 
 

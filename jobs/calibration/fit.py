@@ -100,22 +100,23 @@ def fit_calibration(store: Store, settings: FitSettings) -> tuple[Calibration, S
         )
     choice, made_by = _what_is_scored(scored, settings.choice)
     truths = settings.truth.open()
-    kept, without_truth = list[_FitSlide](), list[str]()
+    kept, without_truth, notes = list[_FitSlide](), list[str](), list[str]()
     for slide in scored:
         score = read_score(slide, choice)
         truth = truths.of(score)
         if truth is None:
             without_truth.append(slide.slide_id)
         else:
-            kept.append(_FitSlide(score, _finite_zscores(score, settings.zscore), truth))
+            kept.append(_FitSlide(score, _finite_zscores(score, settings.zscore), truth.tiles))
+            notes.extend(f"{slide.slide_id}: {note}" for note in truth.notes)
     if not any(each.truth.any() for each in kept):
         raise InputError(
             f"none of the {len(kept)} {settings.part} slides with truth in {settings.truth.path} has a positive tile: "
             "there is nothing to choose a threshold by; check --truth and --positive-from, or give a --threshold"
         )
     z = np.concatenate([each.z for each in kept])
-    truth = np.concatenate([each.truth for each in kept])
-    chosen = choose_threshold(z, truth, settings.metric)
+    positive = np.concatenate([each.truth for each in kept])
+    chosen = choose_threshold(z, positive, settings.metric)
     cleaned = [_after_morphology(each, chosen.value, settings.morphology) for each in kept]
     fit = FitSummary(
         settings.part,
@@ -126,11 +127,12 @@ def fit_calibration(store: Store, settings: FitSettings) -> tuple[Calibration, S
         chosen.overlap,
         reduce(Overlap.__add__, cleaned),
         chosen.at_end,
+        tuple(notes),
     )
     calibration = Calibration(
         choice, settings.zscore, chosen.value, settings.metric, settings.morphology, fit, made_by
     )
-    return calibration, sweep(z, truth, Z_THRESHOLDS)
+    return calibration, sweep(z, positive, Z_THRESHOLDS)
 
 
 def made_by_of(score_attrs: Mapping[str, Any]) -> dict[str, Any]:

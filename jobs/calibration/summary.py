@@ -55,6 +55,7 @@ def notes_of(calibration: Calibration, report: ApplyReport) -> list[str]:
         )
     fit = calibration.fit
     if fit is not None:
+        notes.extend(fit.notes)
         if fit.at_end:
             notes.append("the threshold is the end of what was tried: a better one may lie beyond")
         for why, ids in (("no truth", fit.without_truth), ("no such scores", fit.without_scores)):

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from jobs.calibration.calibration import WithoutTruth
+from jobs.evaluation.slide_truth import SlideTruth, WithoutTruth, truth_of_slide
 from jobs.evaluation.truth import Truth, open_truth
 from jobs.score_reader import SlideScore
 
@@ -43,17 +40,13 @@ class TileTruths:
     truth: Truth
     settings: TruthSettings
 
-    def of(self, score: SlideScore) -> npt.NDArray[np.bool_] | None:
-        """Return which tiles are positive, bool (tile,); None where nothing is known of the slide.
+    def of(self, score: SlideScore) -> SlideTruth | None:
+        """Return what is true of a slide's tiles; None where nothing is known of the slide.
 
         Raises
         ------
         InputError
             The truth of this slide can't be read, or doesn't fit it.
         """
-        found = self.truth.tiles(
-            score.slide.record, score.table, score.tile_level0, self.settings.positive_from
-        )
-        if found is None and self.settings.without_truth == "negative":
-            return np.zeros(len(score.table), dtype=bool)
-        return found
+        choice = self.settings
+        return truth_of_slide(self.truth, score, choice.positive_from, choice.without_truth)

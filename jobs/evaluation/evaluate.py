@@ -27,7 +27,9 @@ from jobs.evaluation.split_slides import SplitSlides, slides_to_judge
 from jobs.mil.predictions import read_predictions
 from jobs.raster_reader import RasterChoice
 from jobs.run_config import absolute_url
+from jobs.run_places import slides_with
 from jobs.score_reader import ScoreChoice
+from store_schema import names
 from store_schema.errors import InputError
 from store_schema.store import Store, open_store
 
@@ -126,6 +128,11 @@ def _localized(
     chosen = slides_to_judge(
         store, settings.choice, config.slides, config.splits, config.split, config.fit_split
     )
+    for region in (settings.mask, settings.raster):
+        if (
+            region is not None
+        ):  # one that no slide has is a slip of the pen, not a problem of each slide
+            slides_with(store, names.MASKS, region.name, region.grid)
     judged = evaluate_localization(chosen.judged, settings)
     return replace(
         found,

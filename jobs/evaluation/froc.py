@@ -138,9 +138,8 @@ def froc(slides: Sequence[Detections]) -> Froc | None:
     thresholds = np.unique(np.concatenate([alarms, hits]))[::-1]
     per_slide = np.concatenate([[0.0], _at_least(alarms, thresholds) / len(slides)])
     sensitivity = np.concatenate([[0.0], _at_least(hits, thresholds) / n_lesions])
-    # where false alarms stay the same, the curve rises: interpolate from the highest point
-    last = np.append(np.diff(per_slide) > 0, True)
-    read = np.interp(RATES, per_slide[last], sensitivity[last])
+    # along the curve as it is drawn; where it is upright, its upper end
+    read = np.interp(RATES, per_slide, sensitivity)
     return Froc(
         len(slides),
         n_lesions,

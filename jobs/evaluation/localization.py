@@ -133,6 +133,11 @@ class Localization:
     problems: dict[str, str]
 
     @property
+    def decided(self) -> bool:
+        """Whether tiles were flagged, by a threshold or a mask."""
+        return any(slide.tiles.overlap is not None for slide in self.slides)
+
+    @property
     def upper_bound(self) -> bool:
         """Whether masks looked at the truth of their slides: say so wherever a number of them is shown."""
         return any(slide.upper_bound for slide in self.slides)
@@ -238,12 +243,17 @@ def _judge(slide: SlideView, truth: Truth, settings: LocalizationSettings) -> _J
     mask = None if settings.mask is None else read_raster(slide, settings.mask)
     flagged = _flagged(score, mask, settings.threshold)
     metrics = tile_metrics(score.values, known.tiles, flagged)
-    notes = () if known.mask is None else known.mask.notes
+    notes = known.notes
     if metrics.n_without_score:
         notes = (*notes, f"{metrics.n_without_score} of {metrics.n_tiles} tiles have no score")
     detections, pixels = None, None
     if known.mask is not None:
         lesions = find_lesions(known.mask, slide.record.mpp)
+        if slide.record.mpp is None and lesions.n_lesions:
+            notes = (
+                *notes,
+                "its pixel size isn't known: each region counts as a lesion, however small",
+            )
         detections = detect(score.values, score.table, score.tile_level0, lesions, flagged)
     if settings.raster is not None and known.mask is None:
         notes = (*notes, "its pixels and lesions aren't judged: only its tiles are known")

@@ -38,7 +38,7 @@ def telling_slides(found: Localization) -> list[tuple[str, str]]:
     They are ordered by IoU or, where nothing was decided, by the AUC-ROC of their tiles; slides of which it isn't
     defined, such as those without anything positive, are not among them.
     """
-    decided = any(slide.tiles.overlap is not None for slide in found.slides)
+    decided = found.decided
     name = "IoU" if decided else "AUC-ROC"
     known = [
         (value, slide.slide_id)

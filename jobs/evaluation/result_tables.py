@@ -74,10 +74,16 @@ def localization_notes(found: Evaluation) -> list[str]:
             f"pixel AUC is of the pixels that a tile covers, exact to ± {pooled.auc_resolution:.1g}; with the ground "
             f"around them as lowest it would be {shown(pooled.auc_with_background)}"
         )
+    if judged.froc is not None:
+        lines.append(
+            "detections are the regions of flagged tiles, each at its tile of the greatest score"
+            if judged.decided
+            else "detections are the tiles that score more than all around them"
+        )
     lines += [f"{slide.slide_id}: {note}" for slide in judged.slides for note in slide.notes]
     lines += [f"{slide_id}: {problem}" for slide_id, problem in judged.problems.items()]
     for what, ids in (
-        ("have scores but no truth", judged.without_truth),
+        ("have scores but no truth, and are left out", judged.without_truth),
         ("of the split have no such scores", found.without_scores),
     ):
         if ids:
@@ -121,7 +127,7 @@ def _metric_notes(slides: SlideEvaluation) -> list[str]:
 
 def _localization_table(found: Localization) -> Table:
     """Return a table of all slides, then of slides together: pooled, and the mean of the slides."""
-    decided = any(slide.tiles.overlap is not None for slide in found.slides)
+    decided = found.decided
     numbers = ["tiles", "positive", "AUC-ROC", "PR-AUC"]
     numbers += ["IoU", "Dice", "precision", "recall"] if decided else []
     numbers += ["pixel AUC", "pixel IoU"] if found.pixels else []

@@ -13,11 +13,12 @@ from jobs.mil.labels import LabelTable, read_label_table
 from jobs.mil.out_of_fold import pooled_metrics
 from jobs.mil.predictions import Prediction, Predictions, predicted_name, read_predictions
 from jobs.mil.run_files import PREDICTIONS
-from jobs.score_reader import CLASS_NAMES, PREDICTION, ScoreChoice, scored_grid, scored_slides
+from jobs.score_reader import CLASS_NAMES, ScoreChoice, scored_grid, scored_slides
 from models.slide_model import TaskKind
 from store_schema import names
 from store_schema.errors import InputError
 from store_schema.labels import SEPARATOR
+from store_schema.predictions import PREDICTION
 from store_schema.store import Store
 
 SplitChoice: TypeAlias = Literal["test", "val", "train", "all"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ from jobs.evaluation.tile_truth import TruthMask
 from jobs.evaluation.truth import Truth
 from jobs.score_reader import SlideScore
 from store_schema.specs import SlideRecord
+
+_COVERED: Final = 0.5
+"""Share of the positive area that tiles should cover; overlapping ones count as often as they cover it."""
 
 WithoutTruth: TypeAlias = Literal["skip", "negative"]
 """Of slides that nothing is known of: ``skip`` leaves them out of the metrics; ``negative`` takes all of them for
@@ -28,10 +31,13 @@ class SlideTruth:
         bool (tile,).
     mask
         Where the slide is positive; None where only its tiles are known.
+    notes
+        What should be known of it, in sentences.
     """
 
     tiles: npt.NDArray[np.bool_]
     mask: TruthMask | None
+    notes: tuple[str, ...] = ()
 
 
 def truth_of_slide(
@@ -58,14 +64,32 @@ def truth_of_slide(
     record, table = score.slide.record, score.table
     mask = truth.mask(record)
     if mask is not None:  # read once, for tiles too
-        tiles = mask.fraction(table.x, table.y, score.tile_level0) > positive_from
-        return SlideTruth(tiles, mask)
+        fraction = mask.fraction(table.x, table.y, score.tile_level0)
+        return SlideTruth(
+            fraction > positive_from, mask, (*mask.notes, *_off_tissue(mask, fraction, score))
+        )
     of_tiles = truth.tiles(record, table, score.tile_level0, positive_from)
     if of_tiles is not None:
         return SlideTruth(of_tiles, None)
     if without_truth == "negative":
         return SlideTruth(np.zeros(len(table), dtype=bool), _nothing(record))
     return None
+
+
+def _off_tissue(
+    mask: TruthMask, fraction: npt.NDArray[np.float64], score: SlideScore
+) -> tuple[str, ...]:
+    """Tell of a truth that lies beside the tiles: no size gives a shifted mask away, but this does."""
+    area = np.count_nonzero(mask.mask) * mask.px_level0[0] * mask.px_level0[1]
+    if not area:
+        return ()
+    covered = min(1.0, float(fraction.sum()) * score.tile_level0**2 / area)
+    if covered >= _COVERED:
+        return ()
+    return (
+        f"only {covered:.0%} of what is positive lies under tiles: check that its truth is of this slide, and not "
+        "shifted",
+    )
 
 
 def _nothing(record: SlideRecord) -> TruthMask:

@@ -111,6 +111,8 @@ def test_what_is_missing_is_said(cohort: Store, truths: Path) -> None:
     assert regions.note == "no mask cla, no truth"
     assert "truth:  none is known" in regions.line
     assert find_regions(source, None, None, 1000).line == ""
+    without = find_regions(source, CAL, None, 1000)
+    assert without.caption == f"{mask_of(2).sum()} of 64 tiles flagged"
 
 
 def test_rasters_are_pooled_to_the_view(cohort: Store) -> None:

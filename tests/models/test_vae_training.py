@@ -114,6 +114,17 @@ def test_the_seed_decides(array_tiles: MakeTiles, tmp_path: Path) -> None:
     assert found[0] == found[1] != found[2]
 
 
+def test_training_in_half_precision(array_tiles: MakeTiles, tmp_path: Path) -> None:
+    fit_spec = FitSpec(epochs=1, amp=True, lr=1e-3)
+    job = training(fit_spec, array_tiles(16, seed=1), array_tiles(5, seed=2))
+    whole = training(FitSpec(epochs=1, lr=1e-3), array_tiles(16, seed=1), array_tiles(5, seed=2))
+    ours = fit(job, fit_spec, tmp_path / "half").history[0].values
+    theirs = fit(whole, FitSpec(epochs=1, lr=1e-3), tmp_path / "whole").history[0].values
+    for name in ("train_recon", "val_recon", "val_kl"):
+        assert ours[name] == pytest.approx(theirs[name], rel=0.05)
+        assert ours[name] != theirs[name]
+
+
 def test_every_tile_comes_once_an_epoch_in_another_order(array_tiles: MakeTiles) -> None:
     source = array_tiles(40, seed=1)
     job = training(FitSpec(), source, array_tiles(5, seed=2))

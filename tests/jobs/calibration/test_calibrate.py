@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from jobs.calibration.calibration import read_calibration
 from jobs.calibration.lattice import LatticePlace
@@ -148,6 +149,22 @@ def test_slides_without_truth_may_be_negative(
     assert fit is not None
     assert (fit.slides, fit.without_truth) == (("a", "b", "n"), ())
     assert fit.flagged.tp + fit.flagged.fp + fit.flagged.fn + fit.flagged.tn == 3 * N * N
+
+
+def test_a_truth_beside_the_tissue_is_told_of(
+    cohort: Any, calibrate: Callable[..., Any], add_slide: Callable[..., None], tmp_path: Path
+) -> None:
+    left = np.zeros((N, N), bool)
+    left[:, :3] = True
+    add_slide(cohort.store, "shifted", cohort.raw["t"][left.ravel()], has_tile=left)
+    mask_of_b = np.zeros((N, N), np.uint8)
+    mask_of_b[:, 2:] = 255
+    Image.fromarray(mask_of_b).save(cohort.masks / "shifted.png")
+    cohort.splits.write_text("train,val\n,a\n,shifted\n")
+    assert "shifted: only 10% of what is positive lies under tiles" in calibrate().err
+    fit = read_calibration(tmp_path / "run").fit
+    assert fit is not None
+    assert len(fit.notes) == 1
 
 
 def test_other_settings_under_one_name_change_nothing(

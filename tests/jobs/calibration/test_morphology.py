@@ -93,7 +93,7 @@ def lattices(draw: st.DrawFn) -> tuple[Lattice, Lattice]:
     return flagged & has_tile, has_tile
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(lattices(), specs)
 def test_as_the_slow_reference(data: tuple[Lattice, Lattice], spec: MorphologySpec) -> None:
     flagged, has_tile = data
@@ -102,6 +102,7 @@ def test_as_the_slow_reference(data: tuple[Lattice, Lattice], spec: MorphologySp
     assert not (found & ~has_tile).any()
 
 
+@settings(deadline=None)
 @given(lattices(), st.integers(1, 6), st.sampled_from([4, 8]))
 def test_twice_is_as_good_as_once(
     data: tuple[Lattice, Lattice], min_tiles: int, connectivity: Connectivity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.calibration.oracle import best_threshold
@@ -44,6 +44,7 @@ def quality(metric: Metric, flagged: npt.NDArray[np.bool_], truth: npt.NDArray[n
     return tp / max(n_true, 1) - fp / max(n_false, 1)
 
 
+@settings(deadline=None)
 @given(scored(), metrics)
 def test_none_is_better_and_none_higher_as_good(data: Scored, metric: Metric) -> None:
     score, truth = data
@@ -60,12 +61,14 @@ def test_none_is_better_and_none_higher_as_good(data: Scored, metric: Metric) ->
     assert found.overlap.tp + found.overlap.fn == truth.sum()  # a tile without a score is missed
 
 
+@settings(deadline=None)
 @given(scored())
 def test_iou_and_f1_choose_the_same_threshold(data: Scored) -> None:
     score, truth = data
     assert choose_threshold(score, truth, "iou") == choose_threshold(score, truth, "f1")
 
 
+@settings(deadline=None)
 @given(scored())
 def test_every_way_to_cut_is_tried(data: Scored) -> None:
     score = data[0]
@@ -86,6 +89,7 @@ def test_scores_are_compared_as_when_the_threshold_was_chosen() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(scored(), metrics)
 def test_no_threshold_gives_a_better_mask_than_the_oracle(data: Scored, metric: Metric) -> None:
     score, truth = data

@@ -8,7 +8,7 @@ import statistics
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -21,6 +21,7 @@ plain = hnp.arrays(np.float32, st.integers(2, 40), elements=st.integers(-50, 50)
 both = st.sampled_from(["mean-std", "median-mad"])
 
 
+@settings(deadline=None)
 @given(any_float32, both)
 def test_finite_where_there_is_a_score(raw: npt.NDArray[np.float32], how: ZScore) -> None:
     found = zscores(raw, how)
@@ -35,6 +36,7 @@ def test_finite_where_there_is_a_score(raw: npt.NDArray[np.float32], how: ZScore
     assert (np.diff(found.values[np.isfinite(raw)][order]) >= 0).all()
 
 
+@settings(deadline=None)
 @given(plain, both)
 def test_as_in_the_textbook(raw: npt.NDArray[np.float32], how: ZScore) -> None:
     values = [float(value) for value in raw]
@@ -50,6 +52,7 @@ def test_as_in_the_textbook(raw: npt.NDArray[np.float32], how: ZScore) -> None:
     np.testing.assert_allclose(zscores(raw, how).values, expected, rtol=1e-5, atol=1e-5)
 
 
+@settings(deadline=None)
 @given(plain, both, st.integers(-9, 9), st.sampled_from([0.25, 3.0, 1024.0]))
 def test_baseline_and_contrast_of_a_slide_do_not_matter(
     raw: npt.NDArray[np.float32], how: ZScore, shift: int, factor: float

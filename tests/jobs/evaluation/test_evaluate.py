@@ -199,7 +199,7 @@ def test_evaluate_from_the_command_line(
         "--truth", cohort.masks, "--threshold", 0.5, "--out", out, "--resamples", 20,
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    assert "1 slides have scores but no truth: c" in answer.out
+    assert "1 slides have scores but no truth, and are left out: c" in answer.out
     found = json.loads((out / "evaluation.json").read_text())
     # decided as it was made, and not by the threshold of tiles
     assert found["slides"]["metrics"]["confusion_matrix"] == [[0, 1], [0, 2]]
@@ -213,7 +213,13 @@ def test_evaluate_from_the_command_line(
     metrics = {row["metric"]: row for row in rows_of(out / "slide_metrics.csv")}
     assert float(metrics["sensitivity"]["value"]) == 1.0
     page = (out / "report.html").read_text()
-    for text in ("best: ", "worst: ", "Slides", "FROC", "1 slides have scores but no truth: c"):
+    for text in (
+        "best: ",
+        "worst: ",
+        "Slides",
+        "FROC",
+        "1 slides have scores but no truth, and are left out: c",
+    ):
         assert text in page
     assert page.count("data:image/png;base64,") == 3  # two slides and the curves
     table = tmp_path / "predictions.csv"
@@ -223,6 +229,12 @@ def test_evaluate_from_the_command_line(
     )
     assert json.loads(as_json.out)["slides"]["metrics"]["n"] == 1
     assert "AUC of slides" not in (tmp_path / "p" / "report.html").read_text()  # one class only
+    for option in ("--mask", "--raster"):
+        unknown = slidestream(
+            "evaluate", "--store", url, "--score", "run", "--truth", cohort.masks, option, "nope"
+        )
+        assert unknown.code == 1
+        assert "has no masks 'nope'" in unknown.err
     (cohort.masks / "b.png").write_text("broken")
     broken = slidestream("evaluate", "--store", url, "--score", "run", "--truth", cohort.masks)
     assert broken.code == 1

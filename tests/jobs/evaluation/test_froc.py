@@ -168,9 +168,12 @@ def test_the_curve_is_what_counting_says(cohort: list[Detections]) -> None:
 
     levels: npt.NDArray[np.float64] = np.unique(np.concatenate([s.score for s in cohort]))
     points = [(0.0, 0.0), *(at(level) for level in levels[::-1])]
-    best = {x: max(y for other, y in points if other == x) for x, _ in points}
+    highest = {x: max(y for other, y in points if other == x) for x, _ in points}
+    lowest = {x: min(y for other, y in points if other == x) for x, _ in points}
     for rate, value in zip(RATES, found.at_rates.values(), strict=True):
-        below = max(x for x in best if x <= rate)
-        above = min((x for x in best if x >= rate), default=below)
-        share = 0.0 if above == below else (rate - below) / (above - below)
-        assert value == pytest.approx(best[below] + share * (best[above] - best[below]))
+        below = max(x for x in highest if x <= rate)
+        above = min((x for x in highest if x > rate), default=None)
+        expected = highest[below]
+        if above is not None and below < rate:
+            expected += (rate - below) / (above - below) * (lowest[above] - highest[below])
+        assert value == pytest.approx(expected)

@@ -7,7 +7,7 @@ import io
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -97,6 +97,7 @@ def test_limits_of_the_strata() -> None:
 seeds = st.lists(st.integers(0, 500), min_size=1, max_size=3, unique=True)
 
 
+@settings(max_examples=40, deadline=None)
 @given(seeds, seeds, st.sampled_from(["mean-std", "median-mad"]))
 def test_what_holds_of_every_ladder(fit: list[int], judged: list[int], zscore: str) -> None:
     how = LadderSettings(zscore="mean-std" if zscore == "mean-std" else "median-mad", oracle=True)

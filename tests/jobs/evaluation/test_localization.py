@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,11 @@ from jobs.evaluation.localization_rows import group_rows, localization_json, sli
 from jobs.evaluation.pictures import telling_slides
 from jobs.evaluation.result_tables import localization_notes
 from jobs.evaluation.results import Evaluation
+from jobs.evaluation.slide_truth import truth_of_slide
 from jobs.evaluation.tile_level import SlideTiles, group_metrics, tile_metrics
+from jobs.evaluation.truth import open_truth
 from jobs.raster_reader import RasterChoice
-from jobs.score_reader import ScoreChoice
+from jobs.score_reader import ScoreChoice, read_score
 
 
 def judge(cohort: Any, **changes: Any) -> Localization:
@@ -191,6 +195,26 @@ def test_nan_is_told_and_nothing_but_nan_fails_its_slide(cohort: Any) -> None:
         roc_auc_score(cohort.truth["a"].ravel()[3:], some[3:])
     )
     assert "slide b have no finite number in 64 tiles" in found.problems["b"]
+
+
+def test_a_truth_beside_the_tiles_is_told(cohort: Any, tmp_path: Any) -> None:
+    """No size gives a shifted mask away; that nothing was scored there does."""
+    wide = np.zeros((8, 16), np.uint8)
+    wide[:, 9:] = wide[0, 0] = 255  # the slide is twice as wide as its grid
+    record = dataclasses.replace(cohort.store["a"].record, width=2 * cohort.n_side * cohort.tile_px)
+    slide: Any = SimpleNamespace(record=record)
+    score = dataclasses.replace(read_score(cohort.store["a"], ScoreChoice("run")), slide=slide)
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    Image.fromarray(wide).save(folder / "a.png")
+    found = truth_of_slide(open_truth(folder), score, 0.5)
+    assert found is not None
+    assert found.notes[0].startswith("only 2% of what is positive lies under tiles")
+    wide[:, 1:8] = 255
+    Image.fromarray(wide).save(folder / "a.png")
+    found = truth_of_slide(open_truth(folder), score, 0.5)
+    assert found is not None
+    assert found.notes == ()
 
 
 def test_labels_of_tiles_say_nothing_of_pixels_and_lesions(cohort: Any, tmp_path: Any) -> None:

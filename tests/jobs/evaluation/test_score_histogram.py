@@ -18,7 +18,7 @@ def counted(*parts: tuple[np.ndarray, np.ndarray]) -> ScoreHistogram:
     return histogram
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(seeds, st.sampled_from([1e-6, 0.03, 1.0, 1e4]), st.sampled_from([0.0, 1.0, -40.0]))
 def test_areas_are_exact_to_the_bin(seed: int, spread: float, shift: float) -> None:
     generator = np.random.default_rng(seed)
@@ -31,7 +31,7 @@ def test_areas_are_exact_to_the_bin(seed: int, spread: float, shift: float) -> N
     assert (found.n_positive, found.n_negative) == (truth.sum(), (~truth).sum())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(seeds)
 def test_half_precision_is_exact_and_so_are_ties(seed: int) -> None:
     generator = np.random.default_rng(seed)
