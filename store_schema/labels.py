@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +108,12 @@ def _rows(path: Path) -> list[LabelRow]:
             if not {SLIDE_ID, LABEL} <= set(columns):
                 raise InputError(
                     f"labels {path} need the columns {SLIDE_ID} and {LABEL}, and have "
-                    f"{', '.join(columns) or 'none'}: rename them"
+                    f"{', '.join(columns) or 'none'}: "
+                    + ("save it with commas" if _other_separator(columns) else "rename them")
                 )
+            twice = [name for name in (SLIDE_ID, LABEL, PATIENT_ID) if columns.count(name) > 1]
+            if twice:
+                raise InputError(f"labels {path} have the column {twice[0]} twice: keep one")
             return [_row(path, reader.line_num, row) for row in reader]
     except OSError as error:
         raise InputError(
@@ -118,6 +123,11 @@ def _rows(path: Path) -> list[LabelRow]:
         raise InputError(
             f"labels {path} can't be read as CSV ({error}): save it as UTF-8"
         ) from error
+
+
+def _other_separator(columns: Sequence[str]) -> bool:
+    """Tell whether a header is one column only because others stand between its names than commas."""
+    return len(columns) == 1 and {SLIDE_ID, LABEL} <= set(re.split(r"[;\t|]\s*", columns[0]))
 
 
 def _row(path: Path, line: int, row: Mapping[str, str | None]) -> LabelRow:

@@ -82,6 +82,9 @@ def test_an_order_that_is_given(write: Write) -> None:
     [
         ("slide,label\na,1\n", "need the columns slide_id and label, and have slide, label"),
         ("", "and have none"),
+        ("slide_id;label\na;1\n", "have slide_id;label: save it with commas"),
+        ("slide_id\tlabel\tpatient_id\na\t1\tp\n", "save it with commas"),
+        ("slide_id,label,label\na,1,0\n", "have the column label twice: keep one"),
         ("slide_id,label\n,1\n", "both in every row: see line 2"),
         ("slide_id,label\na,1\nb,\n", r"give 1 slides no label \(b\)"),
         (
