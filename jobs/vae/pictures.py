@@ -37,8 +37,8 @@ def save_examples(path: Path, title: str, examples: Examples) -> None:
         Of the validation tiles.
     """
     n, side_px = examples.tiles.shape[:2]
-    width_inches = max(5.0, 1.15 * n)
-    figure, axes = new_figure(1, 1, title, axes_inches=(width_inches, 3.75 * width_inches / n))
+    across = 1.15 * max(n, 4)  # [inches]; what is added is what new_figure keeps for labels
+    figure, axes = new_figure(1, 1, title, axes_inches=(across + 0.9, 3 * across / n + 0.8))
     errors = _coloured(examples.errors)
     rows = (examples.tiles, examples.reconstructions, errors)
     step = side_px + _GAP_PX
@@ -98,8 +98,9 @@ def save_curves(path: Path, title: str, history: History, best_epoch: int) -> No
     })  # fmt: skip
     draw(axes[3], "β", {"β": "beta"})
     draw(axes[4], "Active numbers of the latent", {"variance above 0.01": "active_units"})
-    draw(axes[5], "Error with the prior's z / with a tile's own", {"ratio": "prior_recon_ratio"})
+    draw(axes[5], "Error with z of the prior", {"times that with its own": "prior_recon_ratio"})
     axes[5].axhline(1.0, color="#9aa5b1", lw=1, ls=":")
+    axes[5].set_ylim(bottom=0.9, top=max(1.1, axes[5].get_ylim()[1]))
     save_png(figure, path)
 
 

@@ -1,0 +1,220 @@
+"""``vae score`` and ``vae finetune``: trained models on the tiles of a store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jobs.vae.config import OriginSettings, StainSettings, TrainingSettings, VaeFinetuneConfig
+from jobs.vae.finetune import finetune_vae
+from models.checkpoint import save_model
+from models.fit_spec import FitSpec
+from models.tile_head import TileHeadConfig
+from models.tile_head_training import TileHeadTrainingSpec
+from store_schema.errors import InputError, ModelError
+from store_schema.store import open_store
+
+Slidestream = Callable[..., Any]
+Digests = Callable[[Path], Mapping[str, str]]
+
+
+@pytest.fixture
+def score(slidestream: Slidestream, scheduler: str, cohort: Any) -> Callable[..., Any]:
+    """Return a function: run, further arguments → the answer of ``vae score`` on the cohort."""
+
+    def call(run: Path, *more: object) -> Any:
+        return slidestream(
+            "vae", "score", "--run", run, "--store", cohort.store, "--scheduler", scheduler, *more
+        )
+
+    return call
+
+
+def test_every_tile_gets_its_scores(
+    score: Callable[..., Any], cohort: Any, trained: Path, store_digests: Digests
+) -> None:
+    answer = score(trained, "--name", "vae", "--map-px", 4, "--json")
+    assert answer.code == 0, answer.err
+    summary = json.loads(answer.out)
+    assert summary["command"] == "vae score"
+    assert summary["scores"] == "vae"
+    assert summary["tiles"]["done"] == 6 * 64
+    assert summary["stain_methods"] == {"macenko": 6 * 64}
+    tiles = open_store(cohort.store)["t0"].tiles(cohort.grid, scores="vae")
+    for name in ("l1", "l2", "ssim", "kl"):
+        assert np.isfinite(tiles[name].values).all()
+        assert tiles[name].values.std() > 0
+    np.testing.assert_allclose(
+        tiles["error_map"].values.astype(float).mean(axis=(1, 2)), tiles["l1"], rtol=2e-3
+    )
+    before = store_digests(Path(cohort.store))
+    again = json.loads(score(trained, "--name", "vae", "--map-px", 4, "--json").out)
+    assert again["tiles"]["done"] == 0
+    assert store_digests(Path(cohort.store)) == before
+    other = score(trained, "--name", "vae")
+    assert other.code == 1
+    assert "settings-conflict" in other.out
+    text = score(trained, "--name", "vae", "--overwrite")
+    assert text.code == 0
+    assert "384 scored now of 384" in text.out
+
+
+def test_scores_are_those_of_the_model_on_normalized_tiles(
+    score: Callable[..., Any], cohort: Any, trained: Path
+) -> None:
+    """The tiles of the training that lie in the run's directory, put through the model by hand."""
+    from models.vae_checkpoint import load_vae
+
+    assert score(trained, "--name", "vae", "--precision", "fp32").code == 0
+    stored = open_store(cohort.store)["n2"].tiles(cohort.grid, scores="vae")
+    pixels = np.load(trained / "tiles.npy", mmap_mode="r")[128:192]
+    model, _ = load_vae(trained / "model.safetensors")
+    with torch.no_grad():
+        x = model.normalize(torch.from_numpy(np.array(pixels)))
+        error = (model(x).reconstruction - x).abs().mean((1, 2, 3))
+    np.testing.assert_allclose(stored["l1"].values, error.numpy(), rtol=1e-4)
+
+
+def test_another_stain_or_grid_is_refused_unless_told(
+    score: Callable[..., Any], cohort: Any, trained: Path, slidestream: Slidestream, scheduler: str
+) -> None:
+    refused = score(trained, "--stain", "none")
+    assert refused.code == 1
+    assert "macenko normalization per slide to the target default" in refused.err
+    assert "--allow-other-stain" in refused.err
+    assert score(trained, "--stain", "macenko", "--dry-run").code == 0  # what it was trained on
+    assert score(trained, "--stain", "none", "--allow-other-stain", "--name", "plain").code == 0
+    tiles = open_store(cohort.store)["n0"].tiles(cohort.grid, scores="plain")
+    assert set(tiles["stain_method"].values) == {0}
+
+    for tile_px, mpp in ((64, 0.972), (32, 1.5)):
+        indexed = slidestream(
+            "index", cohort.slides, "--store", cohort.store, "--tile-px", tile_px, "--mpp", mpp,
+            "--tissue", "none", "--no-qc", "--scheduler", scheduler,
+        )  # fmt: skip
+        assert indexed.code == 0, indexed.err
+    several = score(trained)
+    assert several.code == 1
+    assert "name one with --grid" in several.err
+    large = score(trained, "--grid", "64px_0.972mpp", "--allow-other-grid")
+    assert large.code == 1
+    assert "has tiles of 64 px" in large.err
+    assert "--tile-px 32 --mpp 0.972" in large.err
+    coarse = score(trained, "--grid", "32px_1.500mpp")
+    assert coarse.code == 1
+    assert "--allow-other-grid" in coarse.err
+    assert score(trained, "--grid", "32px_1.500mpp", "--allow-other-grid").code == 0
+    assert open_store(cohort.store)["n0"].scores("32px_1.500mpp") == {"vae": (1, 1)}
+
+
+def test_what_is_no_vae_is_refused(
+    score: Callable[..., Any], cohort: Any, trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mil").mkdir()
+    save_model(tmp_path / "mil" / "model.safetensors", torch.nn.Linear(2, 2), {"kind": "mil"})
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped" / "last.safetensors").touch()
+    description = json.loads((trained / "model.json").read_text())
+    description["config"]["rungs"] = 5
+    (tmp_path / "other").mkdir()
+    weights = (trained / "model.safetensors").read_bytes()
+    (tmp_path / "other" / "model.safetensors").write_bytes(weights)
+    (tmp_path / "other" / "model.json").write_text(json.dumps(description))
+    for run, words in (
+        ("mil", "is a model of kind 'mil'"),
+        ("empty", "has no trained model"),
+        ("stopped", "is not finished"),
+        ("nowhere", "There is no checkpoint at"),
+        ("other", "of another architecture"),
+    ):
+        answer = score(tmp_path / run)
+        assert answer.code == 1, run
+        assert words in answer.err
+        assert len(answer.err.strip().splitlines()) == 1
+    assert not any(open_store(cohort.store)[i].scores(cohort.grid) for i in ("n0", "t0"))
+
+
+def test_a_job_that_is_handed_over_scores_too(
+    score: Callable[..., Any], cohort: Any, trained: Path, slidestream: Slidestream, scheduler: str
+) -> None:
+    answer = score(trained, "--name", "later", "--detach", "--json")
+    assert answer.code == 0, answer.err
+    job = json.loads(answer.out)["job"]
+    waited = slidestream("jobs", "wait", job, "--scheduler", scheduler, "--timeout", 120)
+    assert waited.code == 0, waited.out
+    assert open_store(cohort.store)["t1"].scores(cohort.grid)["later"] == (4, 4)
+
+
+def head_config(cohort: Any, run: Path, run_dir: Path, **changes: Any) -> VaeFinetuneConfig:
+    origin: OriginSettings = changes.pop("origin", cohort.origin(truth=str(cohort.masks)))
+    fit = FitSpec(epochs=8, lr=3e-2, device="cpu", threads=1)
+    common = TrainingSettings(
+        origin, changes.pop("stain", StainSettings()), fit, val_fraction=0.4, run_dir=str(run_dir)
+    )
+    return VaeFinetuneConfig(
+        common, str(run), TileHeadConfig(hidden=16), TileHeadTrainingSpec(batch_size=32), **changes
+    )
+
+
+def test_a_head_learns_from_truth_and_scores_like_any_other(
+    score: Callable[..., Any], cohort: Any, trained: Path, tmp_path: Path
+) -> None:
+    metrics = finetune_vae(head_config(cohort, trained, tmp_path / "head"), quiet=True)
+    tiles = metrics["tiles"]
+    assert tiles["train_tumour"] == tiles["val_tumour"] == 32  # a slide on either side
+    assert metrics["best"]["val_auc"] > 0.9
+    assert (tmp_path / "head" / "plots" / "curves.png").is_file()
+    vae, head = (load_file(run / "model.safetensors") for run in (trained, tmp_path / "head"))
+    assert all(torch.equal(head[f"vae.{name}"], tensor) for name, tensor in vae.items())
+    assert finetune_vae(head_config(cohort, trained, tmp_path / "head"), quiet=True) == metrics
+
+    answer = score(tmp_path / "head", "--name", "head")
+
+    assert answer.code == 0, answer.err
+    tiles = open_store(cohort.store)["t0"].tiles(cohort.grid, scores="head")
+    p = tiles["probability"].values
+    tumour = tiles["x"].values < 128
+    assert p[tumour].mean() > p[~tumour].mean()
+    with pytest.raises(ModelError, match=r"tile classifier .*: give a VAE"):
+        finetune_vae(head_config(cohort, tmp_path / "head", tmp_path / "again"), quiet=True)
+
+
+def test_a_head_of_pcam_labels(
+    cohort: Any, trained: Path, tmp_path: Path, write_pcam: Callable[..., tuple[Path, Path]]
+) -> None:
+    x, y = write_pcam(tmp_path, [0, 1] * 10)
+    origin = OriginSettings(pcam=(str(x), str(y)))
+    config = head_config(cohort, trained, tmp_path / "head", origin=origin)
+    with pytest.raises(InputError, match=r"normalized slide by slide.*--stain-fit tile"):
+        finetune_vae(config, quiet=True)
+    stain = StainSettings(fit="tile")
+    config = head_config(
+        cohort, trained, tmp_path / "head", origin=origin, stain=stain, allow_other_stain=True
+    )
+    metrics = finetune_vae(config, quiet=True)
+    assert metrics["tiles"]["read"] == 20
+    assert json.loads((tmp_path / "head" / "model.json").read_text())["stain"]["fit"] == "tile"
+
+
+def test_finetune_from_the_command_line(
+    slidestream: Slidestream, cohort: Any, trained: Path, tmp_path: Path
+) -> None:
+    command = (
+        "vae", "finetune", "--run", trained, "--store", cohort.store, "--labels", cohort.labels,
+        "--epochs", 1, "--val-fraction", 0.4, "--threads", 1, "--run-dir", tmp_path / "head",
+    )  # fmt: skip
+    refused = slidestream(*command)
+    assert refused.code == 1
+    assert "give --truth" in refused.err
+    answer = slidestream(*command, "--truth", cohort.masks)
+    assert answer.code == 0, answer.err
+    assert "; 64 of tumour" in answer.out
+    assert "AUC 0." in answer.out or "AUC 1." in answer.out
