@@ -31,6 +31,7 @@ from jobs.run_places import slides_with
 from jobs.score_reader import ScoreChoice
 from store_schema import names
 from store_schema.errors import InputError
+from store_schema.labels import some
 from store_schema.store import Store, open_store
 
 
@@ -134,6 +135,11 @@ def _localized(
         ):  # one that no slide has is a slip of the pen, not a problem of each slide
             slides_with(store, names.MASKS, region.name, region.grid)
     judged = evaluate_localization(chosen.judged, settings)
+    if len(judged.without_truth) == len(chosen.judged):
+        raise InputError(
+            f"{settings.truth} has the truth of none of the {len(chosen.judged)} slides with scores: name its files "
+            f"after slides ({some(judged.without_truth)}), check the path, or say --without-truth negative"
+        )
     return replace(
         found,
         localization=judged,

@@ -235,6 +235,12 @@ def test_evaluate_from_the_command_line(
         )
         assert unknown.code == 1
         assert "has no masks 'nope'" in unknown.err
+    (tmp_path / "others").mkdir()
+    stray = slidestream(
+        "evaluate", "--store", url, "--score", "run", "--truth", tmp_path / "others"
+    )
+    assert stray.code == 1
+    assert "has the truth of none of the 3 slides with scores" in stray.err
     (cohort.masks / "b.png").write_text("broken")
     broken = slidestream("evaluate", "--store", url, "--score", "run", "--truth", cohort.masks)
     assert broken.code == 1
@@ -295,6 +301,12 @@ def test_splits_and_the_ladder(
         refused = slidestream(*call, *wrong)
         assert refused.code == 1
         assert message in refused.err
+    (tmp_path / "others").mkdir()
+    stray = slidestream(
+        "evaluate", "--store", url, "--score", "run", "--truth", tmp_path / "others"
+    )
+    assert stray.code == 1
+    assert "has the truth of none of the 3 slides with scores" in stray.err
     (cohort.masks / "b.png").write_text("broken")
     refused = slidestream(*call, "--ladder")
     assert refused.code == 1
