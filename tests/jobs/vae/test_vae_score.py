@@ -12,6 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dataflow.discover import SlideSource
+from dataflow.index import index_slide
+from dataflow.pyramid_tiff import write_pyramid
+from dataflow.stream_spec import IndexSpec
+from dataflow.tissue import TissueSpec
 from jobs.vae.config import OriginSettings, StainSettings, TrainingSettings, VaeFinetuneConfig
 from jobs.vae.finetune import finetune_vae
 from models.checkpoint import save_model
@@ -19,6 +24,7 @@ from models.fit_spec import FitSpec
 from models.tile_head import TileHeadConfig
 from models.tile_head_training import TileHeadTrainingSpec
 from store_schema.errors import InputError, ModelError
+from store_schema.specs import GridSpec
 from store_schema.store import open_store
 
 Slidestream = Callable[..., Any]
@@ -80,6 +86,26 @@ def test_scores_are_those_of_the_model_on_normalized_tiles(
         x = model.normalize(torch.from_numpy(np.array(pixels)))
         error = (model(x).reconstruction - x).abs().mean((1, 2, 3))
     np.testing.assert_allclose(stored["l1"].values, error.numpy(), rtol=1e-4)
+
+
+def test_a_slide_of_one_tile_is_scored(
+    score: Callable[..., Any], cohort: Any, trained: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    write_pyramid(
+        tmp_path / "one.tif", rng.integers(60, 250, (32, 32, 3), np.uint8), 0.972, downsamples=(1,)
+    )
+    spec = GridSpec(**open_store(cohort.store)["n0"].grid_attrs(cohort.grid)["spec"])
+    index = IndexSpec(spec, TissueSpec("none"), block_tiles=16)
+    source = SlideSource("one", str(tmp_path / "one.tif"))
+    index_slide(open_store(cohort.store, mode="r+"), index, source)
+
+    answer = score(trained, tmp_path / "one.tif", "--name", "vae")
+
+    assert answer.code == 0, answer.err
+    tiles = open_store(cohort.store)["one"].tiles(cohort.grid, scores="vae")
+    assert tiles["l1"].shape == (1,)
+    assert np.isfinite(tiles["l1"].values).all()
 
 
 def test_another_stain_or_grid_is_refused_unless_told(
