@@ -114,6 +114,14 @@ def choose_slides(
                     f"The column {part} of {splits} names no {what}slide of {store.url} with grid {grid!r}."
                 )
     patients = {i: (rows[i].patient_id if i in rows else None) or i for i in candidates}
+    if split is not None:
+        sides = [{patients[i] for i in members} for members in (split.train, split.val)]
+        torn = sorted(sides[0] & sides[1])
+        if torn:
+            raise InputError(
+                f"{splits} has {len(torn)} patients in train and in val ({some(torn)}): keep all slides of a patient "
+                "together."
+            )
     return ChosenSlides(patients, normal_ids, split, tuple(notes))
 
 

@@ -77,6 +77,8 @@ def test_slides_that_make_no_sense_are_refused(cohort: Any, tmp_path: Path) -> N
     splits = tmp_path / "splits.csv"
     splits.write_text("train,val\nn0,t0\n")
     refused("column val of .* names no normal slide", splits=str(splits))
+    splits.write_text("train,val\nn0,n1\n")
+    refused(r"1 patients in train and in val \(p0\)", splits=str(splits))
     labels = tmp_path / "labels.csv"
     labels.write_text("slide_id,label\nn0,a\nt0,b\n")
     refused("are a, b: say with --normal", labels=str(labels))
