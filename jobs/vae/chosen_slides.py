@@ -98,31 +98,31 @@ def choose_slides(
                 f"{store.url} holds no normal slides with grid {grid!r} by {labels}: name the label of normal slides "
                 "with --normal."
             )
+    patients = {i: (rows[i].patient_id if i in rows else None) or i for i in candidates}
     split = None
     if splits is not None:
-        split = read_parts(splits).take(candidates)
+        split = _split(splits, patients, "normal slide" if only_normal else "slide")
         kept = {*split.train, *split.val}
-        if len(kept) < len(candidates):
+        if len(kept) < len(patients):
             notes.append(
-                f"{len(candidates) - len(kept)} slides that are in neither train nor val of {splits.name} were left out"
+                f"{len(patients) - len(kept)} slides that are in neither train nor val of {splits.name} were left out"
             )
-        candidates = [i for i in candidates if i in kept]
-        for part, members in (("train", split.train), ("val", split.val)):
-            if not members:
-                what = "normal " if only_normal else ""
-                raise InputError(
-                    f"The column {part} of {splits} names no {what}slide of {store.url} with grid {grid!r}."
-                )
-    patients = {i: (rows[i].patient_id if i in rows else None) or i for i in candidates}
-    if split is not None:
-        sides = [{patients[i] for i in members} for members in (split.train, split.val)]
-        torn = sorted(sides[0] & sides[1])
-        if torn:
-            raise InputError(
-                f"{splits} has {len(torn)} patients in train and in val ({some(torn)}): keep all slides of a patient "
-                "together."
-            )
+        patients = {i: patient for i, patient in patients.items() if i in kept}
     return ChosenSlides(patients, normal_ids, split, tuple(notes))
+
+
+def _split(path: Path, patients: Mapping[str, str], what: str) -> Split:
+    """Read a split of the slides that have patients, and check that it makes sense for them."""
+    split = read_parts(path).take(list(patients))
+    for part, members in (("train", split.train), ("val", split.val)):
+        if not members:
+            raise InputError(f"The column {part} of {path} names no {what} that has the grid.")
+    train, val = ({patients[i] for i in members} for members in (split.train, split.val))
+    if torn := sorted(train & val):
+        raise InputError(
+            f"{path} has {len(torn)} patients in train and in val ({some(torn)}): keep all slides of a patient together."
+        )
+    return split
 
 
 def _normal(rows: Mapping[str, LabelRow], normal: Sequence[str], labels: Path) -> frozenset[str]:
