@@ -120,7 +120,7 @@ def _split(path: Path, patients: Mapping[str, str], what: str) -> Split:
     train, val = ({patients[i] for i in members} for members in (split.train, split.val))
     if torn := sorted(train & val):
         raise InputError(
-            f"{path} has {len(torn)} patients in train and in val ({some(torn)}): keep all slides of a patient together."
+            f"{path} has {len(torn)} patients in train and in val ({some(torn)}): keep a patient's slides together."
         )
     return split
 
