@@ -73,11 +73,12 @@ def test_a_healthy_training_learns_tissue_and_warns_of_nothing(
 
 def test_a_planted_collapse_is_warned_of(array_tiles: MakeTiles, tmp_path: Path) -> None:
     fit_spec = FitSpec(epochs=10, lr=3e-3)
-    loss = replace(LOSS, reduction="mean", beta=1000)
+    loss = replace(LOSS, reduction="mean", beta=1000, capacity=0)
     train, val = array_tiles(64, seed=1), array_tiles(24, seed=2)
     result = fit(training(fit_spec, train, val, loss=loss), fit_spec, tmp_path)
     assert heads(result) == {"posterior collapse", "skips carry everything"}
-    assert result.history[-1].values["kl_over_capacity"] < 0.5
+    assert result.history[-1].values["val_kl"] < 1
+    assert result.history[-1].values["active_units"] == 0
     assert result.history[-1].values["prior_recon_ratio"] == pytest.approx(1, abs=0.01)
 
 
