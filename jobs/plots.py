@@ -17,6 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from store_schema.objects import LocalObjects
+
 INK: Final = "#1f2933"
 _FAINT: Final = "#9dbbdc"
 _TICKS: Final = 5  # a picture an epoch is drawn, and most of its time goes into ticks
@@ -133,9 +135,8 @@ def new_figure(
 
 
 def save_png(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Write a picture; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png_bytes(figure, dpi))
+    """Write a picture, whole or not at all; its folder is made. StorageError says why it can't be."""
+    LocalObjects(path.parent).put(path.name, png_bytes(figure, dpi))
 
 
 def png_bytes(figure: Figure, dpi: int = 110) -> bytes:

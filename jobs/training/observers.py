@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.training.history import HISTORY, record_line
+from store_schema.errors import StorageError
 
 if TYPE_CHECKING:
     from models.fit import EpochRecord
@@ -49,9 +50,16 @@ class HistoryObserver:
     directory: Path
 
     def on_epoch(self, record: EpochRecord) -> None:
-        """Append an epoch."""
-        with (self.directory / HISTORY).open("a") as file:
-            file.write(f"{record_line(record)}\n")
+        """Append an epoch; StorageError if the disk is full."""
+        path = self.directory / HISTORY
+        try:
+            with path.open("a") as file:
+                file.write(f"{record_line(record)}\n")
+        except OSError as error:
+            raise StorageError(
+                f"{path} can't be written ({error.strerror}): free some space and run the same command again, it goes "
+                "on where it stopped"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +25,13 @@ from jobs.training.history import read_history
 from models.bag_losses import LossSpec
 from models.fit import EpochRecord, FitSpec
 from models.metrics import choose_threshold
-from store_schema.errors import BusyError, InputError, ModelError, SettingsConflictError
+from store_schema.errors import (
+    BusyError,
+    InputError,
+    ModelError,
+    SettingsConflictError,
+    StorageError,
+)
 
 Slidestream = Callable[..., Any]
 N_SLIDES = 24
@@ -196,6 +203,28 @@ def test_two_trainings_in_one_folder_are_refused(
     with run_lock.alone_in(run), pytest.raises(BusyError, match="Another process works in"):
         train_fold(config, split, 0, run)
     assert train_fold(config, split, 0, run)["status"] == "finished"
+
+
+@pytest.mark.parametrize("what", ["plots", "history.jsonl"])
+def test_what_can_not_be_written_is_one_sentence(
+    cohort: BagSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    config, run = settings(cohort, plot_every=2 if what == "plots" else 0), tmp_path / "run"
+    split = first_split(config)
+    train_fold(replace(config, plot_every=0), split, 0, tmp_path / "whole")
+    real = Path.open
+
+    def full(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if path.is_relative_to(run / what) and mode == ("wb" if what == "plots" else "a"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, mode, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(StorageError, match=r"No space left .* it goes on where it stopped"):
+            train_fold(config, split, 0, run)
+    train_fold(config, split, 0, run)
+    assert results(run)[1:] == results(tmp_path / "whole")[1:]
 
 
 def test_settings_that_a_full_disk_emptied_are_named(cohort: BagSettings, tmp_path: Path) -> None:
