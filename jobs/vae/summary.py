@@ -12,7 +12,7 @@ _SHOWN: Final = (
     ("val_kl", "KL {:.1f} nats"),
     ("capacity", "C {:.0f}"),
     ("active_units", "{:.0f} active numbers of the latent"),
-    ("prior_recon_ratio", "{:.2f} x the error with z of the prior"),
+    ("prior_recon_ratio", "{:.3f} x the error with z of the prior"),
     ("val_auc", "AUC {:.3f}"),
     ("val_average_precision", "average precision {:.3f}"),
     ("val_loss", "loss {:.4f}"),
