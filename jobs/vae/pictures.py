@@ -92,6 +92,8 @@ def save_curves(path: Path, title: str, history: History, best_epoch: int) -> No
     draw(axes[0], "Loss", {
         "training (β, C of the epoch)": "train_loss", "validation (final β, C)": "val_loss",
     })  # fmt: skip
+    # in the first epoch β is 0: its KL, paid for at the end's β, would flatten all others on a linear axis
+    axes[0].set_yscale("log")
     draw(axes[1], "Reconstruction error", {"training": "train_recon", "validation": "val_recon"})
     draw(axes[2], "KL and capacity [nats a tile]", {
         "KL, training": "train_kl", "KL, validation": "val_kl", "C": "capacity",
@@ -100,6 +102,8 @@ def save_curves(path: Path, title: str, history: History, best_epoch: int) -> No
     draw(axes[4], "Active numbers of the latent", {"variance above 0.01": "active_units"})
     draw(axes[5], "Error with z of the prior", {"times that with its own": "prior_recon_ratio"})
     axes[5].axhline(1.0, color="#9aa5b1", lw=1, ls=":")
+    low, high = axes[5].get_ylim()
+    axes[5].set_ylim(min(low, 0.9), max(high, 1.2))  # differences in the third digit say nothing
     axes[5].set_ylim(bottom=0.9, top=max(1.1, axes[5].get_ylim()[1]))
     save_png(figure, path)
 
