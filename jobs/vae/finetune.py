@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from jobs.run_directory import RunDirectory, run_directory
+from jobs.run_directory import RunDirectory
 from jobs.training.history import read_history
-from jobs.training.progress import EpochProgress, StepProgress, shown_steps
-from jobs.training.run_files import check_same_settings, read_metrics
+from jobs.training.progress import EpochProgress, StepProgress
 from jobs.vae.checkpoint import checkpoint_of, scale_of
-from jobs.vae.config import FREE, VaeFinetuneConfig
+from jobs.vae.config import VaeFinetuneConfig
 from jobs.vae.fit_tiles import check_tensorboard, fit_tiles
 from jobs.vae.open_origin import check_scale, open_origin
 from jobs.vae.pictures import save_head_curves
 from jobs.vae.stains import checkpoint_stain, scoring_stain
-from jobs.vae.training_data import TrainingData, load_training_data
+from jobs.vae.training_data import TrainingData
+from jobs.vae.training_run import train_in_directory
 from models.checkpoint import save_model
 from models.determinism import repeatable, resolve_device
 from models.fit import EpochRecord, checkpoint_paths
@@ -53,8 +52,7 @@ def finetune_vae(config: VaeFinetuneConfig, *, quiet: bool) -> dict[str, Any]:
     SlidestreamError
         Checkpoint, tiles or settings make no sense, or the directory was begun with others.
     """
-    started = time.perf_counter()
-    common, directory = config.common, Path(config.common.run_dir)
+    common = config.common
     check_tensorboard(common)
     vae, vae_description = load_vae(checkpoint_of(config.run))
     origin = open_origin(common.origin, labelled=True)
@@ -71,25 +69,15 @@ def finetune_vae(config: VaeFinetuneConfig, *, quiet: bool) -> dict[str, Any]:
         allow_other=config.allow_other_stain,
         where=config.run,
     )
-    described = {
-        **config.to_json(),
-        "inputs": origin.describe(),
-        "stain": stain.to_json(),
-        "vae": vae_description["sha256"],
-    }
-    check_same_settings(directory, described, FREE)
-    finished = read_metrics(directory)
-    if finished is not None and finished.get("status") == "finished":
-        return {**finished, "run_dir": str(directory)}
-    with shown_steps(quiet=quiet) as progress, run_directory(directory, described) as run:
-        data = load_training_data(origin, common, stain, run, progress)
-        metrics = _train(
-            config, vae, {**vae_description, "stain": stain.to_json()}, data, run, progress
-        )
-        metrics["seconds"] = {"total": round(time.perf_counter() - started, 3)}
-        run.write_metrics(metrics)
-        run.logger.info("finished in %.1f s", metrics["seconds"]["total"])
-    return {**metrics, "run_dir": str(directory)}
+    described = {**vae_description, "stain": stain.to_json()}
+    return train_in_directory(
+        common,
+        origin,
+        stain,
+        {**config.to_json(), "vae": vae_description["sha256"]},
+        partial(_train, config, vae, described),
+        quiet=quiet,
+    )
 
 
 def _train(

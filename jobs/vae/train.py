@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from dataflow.stain import StainSpec
-from jobs.run_directory import RunDirectory, run_directory
+from jobs.run_directory import RunDirectory
 from jobs.training.history import read_history
-from jobs.training.progress import EpochProgress, StepProgress, shown_steps
-from jobs.training.run_files import check_same_settings, read_metrics
-from jobs.vae.config import FREE, VaeTrainConfig
+from jobs.training.progress import EpochProgress, StepProgress
+from jobs.vae.config import VaeTrainConfig
 from jobs.vae.fit_tiles import Fitted, check_tensorboard, fit_tiles
 from jobs.vae.open_origin import check_scale, open_origin
 from jobs.vae.pictures import save_curves, save_examples
 from jobs.vae.stains import training_stain
 from jobs.vae.tile_scale import PCAM
-from jobs.vae.training_data import TrainingData, load_training_data
+from jobs.vae.training_data import TrainingData
+from jobs.vae.training_run import train_in_directory
 from models.checkpoint import save_model
 from models.determinism import repeatable, resolve_device
 from models.fit import EpochRecord, checkpoint_paths
@@ -57,32 +56,27 @@ def train_vae(config: VaeTrainConfig, *, quiet: bool) -> dict[str, Any]:
     SlidestreamError
         Tiles or settings make no sense, or the directory was begun with others.
     """
-    started = time.perf_counter()
-    common, directory = config.common, Path(config.common.run_dir)
+    common = config.common
     check_tensorboard(common)
     origin = open_origin(common.origin, labelled=False)
     check_scale(origin.tiles, PCAM, allow_other=common.origin.allow_other_grid, made_for="the VAE")
     stain = training_stain(common.stain, knows_slides=origin.knows_slides)
     network = replace(config.network, tile_px=origin.tiles.tile_px)
-    described = {**config.to_json(), "inputs": origin.describe(), "stain": stain.to_json()}
-    check_same_settings(directory, described, FREE)
-    finished = read_metrics(directory)
-    if finished is not None and finished.get("status") == "finished":
-        return {**finished, "run_dir": str(directory)}
-    with shown_steps(quiet=quiet) as progress, run_directory(directory, described) as run:
-        data = load_training_data(origin, common, stain, run, progress)
-        metrics = _train(config, network, data, stain, run, progress)
-        metrics["seconds"] = {"total": round(time.perf_counter() - started, 3)}
-        run.write_metrics(metrics)
-        run.logger.info("finished in %.1f s", metrics["seconds"]["total"])
-    return {**metrics, "run_dir": str(directory)}
+    return train_in_directory(
+        common,
+        origin,
+        stain,
+        config.to_json(),
+        partial(_train, config, network, stain),
+        quiet=quiet,
+    )
 
 
 def _train(
     config: VaeTrainConfig,
     network: VaeConfig,
-    data: TrainingData,
     stain: StainSpec,
+    data: TrainingData,
     run: RunDirectory,
     progress: StepProgress,
 ) -> dict[str, Any]:
