@@ -14,7 +14,13 @@ import numpy.typing as npt
 from jobs.calibration.calibration import Calibration, FitSummary
 from jobs.calibration.lattice import LatticePlace
 from jobs.calibration.morphology import MorphologySpec, cleaned_tiles
-from jobs.calibration.threshold import Z_THRESHOLDS, Metric, above, choose_threshold
+from jobs.calibration.threshold import (
+    Z_THRESHOLDS,
+    Metric,
+    above,
+    choose_threshold,
+    hardly_better_than_all,
+)
 from jobs.calibration.tile_truths import TruthSettings
 from jobs.calibration.zscore import ZScore, zscores
 from jobs.mil.splits import read_parts
@@ -117,6 +123,9 @@ def fit_calibration(store: Store, settings: FitSettings) -> tuple[Calibration, S
     z = np.concatenate([each.z for each in kept])
     positive = np.concatenate([each.truth for each in kept])
     chosen = choose_threshold(z, positive, settings.metric)
+    useless = hardly_better_than_all(chosen.overlap, settings.metric)
+    if useless is not None:
+        notes.append(f"the threshold is of little use: {useless}")
     cleaned = [_after_morphology(each, chosen.value, settings.morphology) for each in kept]
     fit = FitSummary(
         settings.part,

@@ -16,6 +16,9 @@ Z_THRESHOLDS: Final[npt.NDArray[np.float64]] = np.linspace(-3, 5, 100)
 """The z-scores that are tried."""
 
 
+_LEAST_GAIN: Final = 0.1
+
+
 @dataclass(frozen=True)
 class Threshold:
     """A threshold and what it comes to where it was chosen.
@@ -68,6 +71,36 @@ def choose_threshold(
     counts = sweep(score, truth, thresholds)
     best = counts.best(metric)
     return Threshold(float(thresholds[best]), counts[best], best in (0, len(thresholds) - 1))
+
+
+def hardly_better_than_all(overlap: Overlap, metric: Metric) -> str | None:
+    """Return a sentence where a threshold gains next to nothing over flagging every tile, None where it does gain.
+
+    Parameters
+    ----------
+    overlap
+        Of the tiles that chose the threshold.
+    metric
+        By which it was chosen; less than a tenth more than what flagging all gives counts as nothing, of
+        Youden's index less than 0.1.
+    """
+    if metric == "youden":
+        index = (overlap.recall or 0.0) + (overlap.specificity or 0.0) - 1
+        if index >= _LEAST_GAIN:
+            return None
+        return f"sensitivity + specificity - 1 is {index:.3f}, by chance 0: the score hardly tells these tiles apart"
+    everything = Overlap(overlap.tp + overlap.fn, overlap.fp + overlap.tn, 0, 0)
+    name, found, floor = (
+        ("IoU", overlap.iou, everything.iou)
+        if metric == "iou"
+        else ("F1", overlap.dice, everything.dice)
+    )
+    if found is None or floor is None or found > floor * (1 + _LEAST_GAIN):
+        return None
+    return (
+        f"its {name} is {found:.3f}, that of flagging every tile {floor:.3f}: the score hardly "
+        "tells these tiles apart"
+    )
 
 
 def every_threshold(score: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

@@ -109,11 +109,11 @@ class LadderStep:
     Attributes
     ----------
     name
-        ``global``, ``zscore``, ``iou``, ``morphology`` or ``oracle``.
+        ``every-tile``, ``global``, ``zscore``, ``iou``, ``morphology`` or ``oracle``.
     title
         What is done, for tables.
     threshold
-        On raw scores in the first step, on z-scores after; None where each slide has its own.
+        On raw scores in the step ``global``, on z-scores after; None where there is none, or each slide has its own.
     at_end
         Whether it is the lowest or highest that was tried.
     upper_bound
@@ -182,8 +182,9 @@ def ladder(
     Returns
     -------
     Ladder
-        ``global``: threshold of the greatest F1 on raw scores, of all there are. ``zscore``: of the greatest F1 on
-        z-scores, of ``linspace(-3, 5, 100)``. ``iou``: of the greatest IoU. ``morphology``: the same threshold, then
+        ``every-tile``: all tiles flagged, the floor that a score must beat. ``global``: threshold of the greatest F1
+        on raw scores, of all there are. ``zscore``: of the greatest F1 on z-scores, of ``linspace(-3, 5, 100)``.
+        ``iou``: of the greatest IoU. ``morphology``: the same threshold, then
         :func:`jobs.calibration.morphology.cleaned`. ``oracle``, where asked for.
 
     Raises
@@ -232,6 +233,10 @@ def ladder(
         return LadderStep(name, title, of.value, of.at_end, False, *_judge(judged, flag))
 
     steps = [
+        LadderStep(
+            "every-tile", "every tile flagged (floor)", None, False, False,
+            *_judge(judged, lambda slide: np.ones_like(slide.truth)),
+        ),
         step("global", "global threshold (F1)", raw_f1, lambda slide: above(slide.raw, raw_f1.value)),
         step("zscore", "per-slide z-score (F1)", z_f1, flagged_by(z_f1.value)),
         step("iou", "threshold by IoU", z_iou, flagged_by(z_iou.value)),

@@ -90,7 +90,9 @@ def ladder_notes(found: Ladder) -> list[str]:
 
 
 def _threshold(step: LadderStep) -> str:
-    return "its own" if step.threshold is None else f"{step.threshold:.4g}"
+    if step.threshold is not None:
+        return f"{step.threshold:.4g}"
+    return "its own" if step.upper_bound else "-"
 
 
 def _number(value: float | None) -> str:

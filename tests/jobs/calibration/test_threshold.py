@@ -14,7 +14,9 @@ from jobs.calibration.threshold import (
     above,
     choose_threshold,
     every_threshold,
+    hardly_better_than_all,
 )
+from models.overlap import Overlap
 
 Scored = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 
@@ -110,3 +112,14 @@ def test_no_threshold_gives_a_better_mask_than_the_oracle(data: Scored, metric: 
 def test_a_slide_without_positives_is_best_left_alone() -> None:
     score, truth = np.array([1.0, 2.0, 9.0], np.float32), np.zeros(3, bool)
     assert best_threshold(score[:2], truth[:2], "iou", lambda flagged: flagged).value == 5.0
+
+
+def test_a_threshold_that_gains_nothing_is_told_of() -> None:
+    floods = Overlap(104, 475, 11, 76)  # of the cohort's validation tiles: 115 of 666 are tumour
+    said = hardly_better_than_all(floods, "iou")
+    assert said is not None
+    assert "IoU is 0.176, that of flagging every tile 0.173" in said
+    assert hardly_better_than_all(floods, "f1") is not None
+    assert hardly_better_than_all(floods, "youden") is not None
+    for metric in ("iou", "f1", "youden"):
+        assert hardly_better_than_all(Overlap(60, 40, 55, 511), metric) is None

@@ -288,7 +288,7 @@ def test_splits_and_the_ladder(
     assert found["ladder"]["fit_slides"] == ["b"]
     assert found["ladder"]["judged_slides"] == ["a", "c"]
     steps = [row["step"] for row in rows_of(out / "ladder.csv") if row["burden"] == "all"]
-    assert steps == ["global", "zscore", "iou", "morphology", "oracle"]
+    assert steps == ["every-tile", "global", "zscore", "iou", "morphology", "oracle"]
     oracle = [row["upper_bound"] for row in rows_of(out / "ladder.csv") if row["step"] == "oracle"]
     assert set(oracle) == {"True"}
     only = slidestream(*call, "--slides", "c", "--json")

@@ -53,15 +53,16 @@ def test_counted_by_hand() -> None:
     a, b = slide("a", scores, truth), slide("b", scores + 10, truth)
     found = ladder([a], [b], LadderSettings(morphology=MorphologySpec(min_tiles=2), oracle=True))
     assert [each.name for each in found.steps] == [
-        "global", "zscore", "iou", "morphology", "oracle",
+        "every-tile", "global", "zscore", "iou", "morphology", "oracle",
     ]  # fmt: skip
     of_all = {each.name: each.groups[0].overlap for each in found.steps}
+    assert of_all["every-tile"] == Overlap(3, 7, 0, 0)
     assert step(found, "global").threshold == 2.0  # halfway between 0 and 4
     assert of_all["global"] == Overlap(3, 7, 0, 0)  # all of b lies above
     assert of_all["zscore"] == of_all["iou"] == Overlap(3, 1, 0, 6)
     assert of_all["morphology"] == Overlap(3, 0, 0, 7)  # the single tile is gone
     assert of_all["oracle"] == Overlap(3, 0, 0, 7)
-    assert [each.upper_bound for each in found.steps] == [False] * 4 + [True]
+    assert [each.upper_bound for each in found.steps] == [False] * 5 + [True]
     assert step(found, "oracle").threshold is None
     assert (found.fit_slides, found.judged_slides) == (("a",), ("b",))
     assert found.judged_twice == ()
@@ -128,10 +129,11 @@ def test_what_holds_of_every_ladder(fit: list[int], judged: list[int], zscore: s
 def test_the_baseline_of_a_slide_costs_a_global_threshold_most() -> None:
     fit = [drawn(seed, 0.15, baseline) for seed, baseline in enumerate([0, 4, 8, 12])]
     judged = [drawn(seed, 0.15, baseline) for seed, baseline in enumerate([1, 5, 9, 13], start=50)]
-    means = [each.groups[0].mean_iou or 0.0 for each in ladder(fit, judged).steps]
-    assert means[0] < 0.3
-    assert means[1] > 0.5
-    assert means[3] > means[2] + 0.1
+    found = ladder(fit, judged)
+    means = {each.name: each.groups[0].mean_iou or 0.0 for each in found.steps}
+    assert means["global"] < 0.3
+    assert means["zscore"] > 0.5
+    assert means["morphology"] > means["iou"] + 0.1
 
 
 def test_nothing_to_choose_by_or_to_judge() -> None:
@@ -157,7 +159,7 @@ def test_as_rows_and_as_a_table() -> None:
         [drawn(1, 0.15, 0)], [drawn(2, 0.15, 0), drawn(3, 0.0, 0)], LadderSettings(oracle=True)
     )
     rows = list(ladder_rows(found))
-    assert len(rows) == 5 * 3
+    assert len(rows) == 6 * 3
     assert {row["burden"] for row in rows} == {"all", NO_TUMOUR, STRATA[2]}
     morphology = next(row for row in rows if (row["step"], row["burden"]) == ("morphology", "all"))
     counts = step(found, "morphology").groups[0].overlap
@@ -166,5 +168,5 @@ def test_as_rows_and_as_a_table() -> None:
     Console(file=out, width=200).print(ladder_table(found))
     text = out.getvalue()
     assert "(upper bound)" in text
-    assert text.count("no tumour") == 5
+    assert text.count("no tumour") == 6
     assert any("no method" in note for note in ladder_notes(found))
