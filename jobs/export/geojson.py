@@ -130,7 +130,7 @@ def _features(
     if tiles is None:
         return
     looks = _looks(tiles, mask, settings)
-    table, numbers = tiles.table, tiles.numbers
+    table, numbers = tiles.table, tiles.measurements
     columns = {
         "tissue fraction": table.tissue,
         **{f"{tiles.run}: {n}": v for n, v in numbers.items()},
@@ -195,7 +195,7 @@ def _measured(
     for region, numbers in zip(regions, measured, strict=True):
         inside = tree.query(region.shape, predicate="contains")
         numbers["tiles"] = len(inside)
-        for name, values in tiles.numbers.items():
+        for name, values in tiles.measurements.items():
             known = values[inside][np.isfinite(values[inside])]
             if known.size:
                 numbers[f"{tiles.run}: {name} mean"] = float(known.mean(dtype=np.float64))

@@ -38,6 +38,8 @@ class TileColumns:
         Ends of what ``main`` may range over, None where there is none.
     left_out
         Arrays that are not one number a tile, or one a class.
+    codes
+        Names of the numbers that are codes (CF flags, such as how a tile was normalized) and measure nothing.
     """
 
     slide: SlideView
@@ -49,6 +51,12 @@ class TileColumns:
     main: npt.NDArray[np.floating]
     valid: tuple[float | None, float | None]
     left_out: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+
+    @property
+    def measurements(self) -> dict[str, npt.NDArray[np.floating]]:
+        """Name → float (tile,), what is measured: all numbers but codes."""
+        return {name: values for name, values in self.numbers.items() if name not in self.codes}
 
 
 def read_tile_columns(slide: SlideView, choice: ScoreChoice) -> TileColumns:
@@ -81,7 +89,7 @@ def read_tile_columns(slide: SlideView, choice: ScoreChoice) -> TileColumns:
             f"{group.path} has no array {choice.array!r}: {near(choice.array, known)}"
         )
     group.require_complete()
-    numbers, left_out = dict[str, npt.NDArray[np.floating]](), list[str]()
+    numbers, left_out, codes = dict[str, npt.NDArray[np.floating]](), list[str](), list[str]()
     main: npt.NDArray[np.floating] | None = None
     valid: tuple[float | None, float | None] = (None, None)
     for array in [choice.array] if choice.array is not None else group.arrays:
@@ -93,6 +101,8 @@ def read_tile_columns(slide: SlideView, choice: ScoreChoice) -> TileColumns:
         values = np.concatenate(parts) if parts else np.empty((0, *spec.shape), spec.dtype)
         columns = _columns(group.path, array, values, spec.attrs, choice.class_name)
         numbers.update(columns)
+        if "flag_values" in spec.attrs:
+            codes.extend(columns)
         if main is None:
             main, valid = list(columns.values())[-1], _valid(spec.attrs)
     if main is None:
@@ -100,7 +110,16 @@ def read_tile_columns(slide: SlideView, choice: ScoreChoice) -> TileColumns:
     tile_level0 = int(slide.grid_attrs(grid)[names.GEOMETRY]["tile_level0"])
     table = slide.tile_table(grid)
     return TileColumns(
-        slide, grid, choice.run, table, tile_level0, numbers, main, valid, tuple(left_out)
+        slide,
+        grid,
+        choice.run,
+        table,
+        tile_level0,
+        numbers,
+        main,
+        valid,
+        tuple(left_out),
+        tuple(codes),
     )
 
 

@@ -63,6 +63,9 @@ def add_slide(store: Store, slide_id: str, seed: int, *, scored: bool = True) ->
         "attention": ArraySpec(("tile",), (), "float32", {"long_name": "attention"}),
         "probability": ArraySpec(("tile", "class"), (2,), "float32", {"class_names": CLASSES}),
         "map": ArraySpec(("tile", "y", "x"), (2, 2), "float32", {}),
+        "stain_method": ArraySpec(
+            ("tile",), (), "uint8", {"flag_values": [0, 1], "flag_meanings": "none macenko"}
+        ),
     }
     scores = slide.create_tile_group(SPEC.name, "scores", "run", arrays, {"made": "up"})
     attention = generator.normal(size=n).astype(np.float32)
@@ -71,6 +74,7 @@ def add_slide(store: Store, slide_id: str, seed: int, *, scored: bool = True) ->
         "attention": attention,
         "probability": generator.random((n, 2)).astype(np.float32),
         "map": np.zeros((n, 2, 2), np.float32),
+        "stain_method": np.ones(n, np.uint8),
     }
     for block in range(scores.n_blocks):
         span = scores.block_slice(block)

@@ -24,7 +24,7 @@ def test_what_pandas_reads(
     table = pd.read_csv(out, dtype={"slide_id": str})
     assert list(table.columns) == [
         "slide_id", "grid", "x", "y", "tile_level0", "row", "col", "tissue",
-        "attention", "probability normal", "probability tumor", "mask cal",
+        "attention", "probability normal", "probability tumor", "stain_method", "mask cal",
     ]  # fmt: skip
     for slide_id in "ab":
         rows = table[table.slide_id == slide_id]
