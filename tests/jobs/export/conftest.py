@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from store_schema.specs import (
@@ -70,7 +72,7 @@ def add_slide(store: Store, slide_id: str, seed: int, *, scored: bool = True) ->
     scores = slide.create_tile_group(SPEC.name, "scores", "run", arrays, {"made": "up"})
     attention = generator.normal(size=n).astype(np.float32)
     attention[3] = np.nan
-    numbers = {
+    numbers: dict[str, npt.NDArray[Any]] = {
         "attention": attention,
         "probability": generator.random((n, 2)).astype(np.float32),
         "map": np.zeros((n, 2, 2), np.float32),
