@@ -28,6 +28,7 @@ def draw_colour_bar(
     style: HeatmapStyle,
     *,
     upright: bool = True,
+    beyond: tuple[bool, bool] = (False, False),
 ) -> None:
     """Draw a colour bar with its numbers.
 
@@ -45,6 +46,8 @@ def draw_colour_bar(
         Colour map and opacity.
     upright
         Greatest on top and numbers on the right, else greatest on the right and numbers below.
+    beyond
+        Whether values lie below and above the ends, which have the colours of the ends.
     """
     draw = ImageDraw.Draw(canvas)
     low, high = limits
@@ -58,6 +61,8 @@ def draw_colour_bar(
     draw.rectangle((x - 1, y - 1, x + bar.width, y + bar.height), outline=FRAME)
     for share in np.linspace(0, 1, _TICKS):
         text = _tick(low + share * (high - low), high - low)
+        if (beyond[0] and share == 0) or (beyond[1] and share == 1):
+            text = f"{'≤' if share == 0 else '≥'} {text}"
         along = round(share * (length_px - 1))
         if upright:
             right, at = x + BAR_WIDTH_PX, y + length_px - 1 - along

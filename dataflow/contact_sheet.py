@@ -44,11 +44,14 @@ class Cell:
         A few words: numbers.
     view
         RGB, :data:`VIEW_PX` at its longer side.
+    beyond
+        Whether it has values below and above the ends of the colour bar.
     """
 
     title: str
     caption: str
     view: Image.Image
+    beyond: tuple[bool, bool] = (False, False)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def sheet_cell(
     scale = scaled(scores.values, scores.valid, scores.label, style)
     view = score_view(slide_view(ground, VIEW_PX), scores, scale, style, px_per_level0)
     draw_outlines(view, outlines, px_per_level0, 1)
-    return Cell(title, caption, view)
+    return Cell(title, caption, view, scale.beyond)
 
 
 def contact_pages(head: SheetHead, cells: Sequence[Cell]) -> Iterator[Image.Image]:
@@ -135,7 +138,8 @@ def _page(head: SheetHead, cells: Sequence[Cell], count: str) -> Image.Image:
     rows = math.ceil(len(cells) / columns)
     width = 2 * _MARGIN_PX + columns * step_x - _GAP_PX
     canvas = Image.new("RGB", (width, _HEADER_PX + rows * step_y + _MARGIN_PX), "white")
-    _draw_head(canvas, head, count)
+    below, above = (any(ends) for ends in zip(*(cell.beyond for cell in cells), strict=True))
+    _draw_head(canvas, head, count, (below, above))
     draw = ImageDraw.Draw(canvas)
     type_, small = font(_TEXT_PX), font(_SMALL_PX)
     for i, cell in enumerate(cells):
@@ -146,13 +150,13 @@ def _page(head: SheetHead, cells: Sequence[Cell], count: str) -> Image.Image:
         canvas.paste(cell.view, (left, top))
         frame = (left - 1, top - 1, left + cell.view.width, top + cell.view.height)
         draw.rectangle(frame, outline=FRAME)
-        below = y + view_height + 3
-        draw.text((x, below), shortened(draw, cell.title, type_, VIEW_PX), INK, type_)
-        draw.text((x, below + 19), shortened(draw, cell.caption, small, VIEW_PX), INK, small)
+        text_y = y + view_height + 3
+        draw.text((x, text_y), shortened(draw, cell.title, type_, VIEW_PX), INK, type_)
+        draw.text((x, text_y + 19), shortened(draw, cell.caption, small, VIEW_PX), INK, small)
     return canvas
 
 
-def _draw_head(canvas: Image.Image, head: SheetHead, count: str) -> None:
+def _draw_head(canvas: Image.Image, head: SheetHead, count: str, beyond: tuple[bool, bool]) -> None:
     draw = ImageDraw.Draw(canvas)
     large, type_ = font(_TITLE_PX), font(_TEXT_PX)
     bar_x = canvas.width - _MARGIN_PX - _BAR_PX - 30  # room for the last number
@@ -167,5 +171,7 @@ def _draw_head(canvas: Image.Image, head: SheetHead, count: str) -> None:
         draw.text((x + 23, 73), label, INK, type_)
         x += 56 + math.ceil(draw.textlength(label, type_))
     y = 22
-    draw_colour_bar(canvas, type_, bar_x, y, _BAR_PX, head.limits, head.style, upright=False)
+    draw_colour_bar(
+        canvas, type_, bar_x, y, _BAR_PX, head.limits, head.style, upright=False, beyond=beyond
+    )
     assert y + BAR_WIDTH_PX < _HEADER_PX

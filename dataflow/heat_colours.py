@@ -31,7 +31,7 @@ class HeatmapStyle:
         tiles have nearly all of the attention, but makes a slide without any finding look as hot as others.
     limits
         Values of the colour bar's ends; None takes what the score may range over, where it says so, else what it
-        does on this slide.
+        does on this slide but for far outliers: one black tile must not leave all others in one colour.
     """
 
     cmap: str = "viridis"
@@ -60,6 +60,7 @@ class HeatmapStyle:
 
 
 DEFAULT_STYLE: Final = HeatmapStyle()
+_FAR: Final = 3.0  # interquartile ranges beyond a quartile: Tukey's outer fence
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ class Scale:
     values: npt.NDArray[np.float64]
     limits: tuple[float, float]
     label: str
+
+    @property
+    def beyond(self) -> tuple[bool, bool]:
+        """Whether values lie below and above the ends of the colour bar."""
+        low, high = self.limits
+        return bool(np.any(self.values < low)), bool(np.any(self.values > high))
 
 
 def scaled(
@@ -109,13 +116,24 @@ def scaled(
     if style.limits is not None:
         return Scale(exact, style.limits, label)
     low, high = valid
-    if low is None:
-        low = float(exact[known].min()) if known.any() else 0.0
-    if high is None:
-        high = float(exact[known].max()) if known.any() else low
+    least, greatest = _range_but_outliers(exact[known])
+    low = least if low is None else low
+    high = greatest if high is None else high
     limits = style.with_limits((low, high)).limits
     assert limits is not None
     return Scale(exact, limits, label)
+
+
+def _range_but_outliers(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the least and the greatest value within three interquartile ranges of the quartiles (Tukey 1977)."""
+    if not values.size:
+        return 0.0, 0.0
+    first, third = np.quantile(values, (0.25, 0.75))
+    fence = _FAR * (third - first)
+    if not fence:  # most are equal: what differs is all there is to see
+        return float(values.min()), float(values.max())
+    near_by = values[(values >= first - fence) & (values <= third + fence)]
+    return float(near_by.min()), float(near_by.max())
 
 
 def rank_percentile(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

@@ -78,7 +78,8 @@ def heatmap_picture(
         canvas.paste(view, (x, top))
         draw.rectangle((x - 1, top - 1, x + width, top + height), outline=FRAME)
         x += width + _MARGIN_PX
-    draw_colour_bar(canvas, type_, x, top, min(view_height, _BAR_MAX_PX), scale.limits, style)
+    bar_px = min(view_height, _BAR_MAX_PX)
+    draw_colour_bar(canvas, type_, x, top, bar_px, scale.limits, style, beyond=scale.beyond)
     room = canvas_width - 2 * _MARGIN_PX
     large = font(_TITLE_PX)
     draw.text((_MARGIN_PX, 10), shortened(draw, title, large, room), INK, large)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dataflow.ground import Ground, read_ground
-from dataflow.heat_colours import HeatmapStyle, rank_percentile
+from dataflow.heat_colours import HeatmapStyle, rank_percentile, scaled
 from dataflow.heat_layers import Outline, RasterScores, TileScores
 from dataflow.heatmap import LONG_SIDE_PX, heatmap_picture
 from dataflow.slide_digest import slide_digest
@@ -245,3 +245,15 @@ def test_ground(make_slide: Callable[..., Path], tmp_path: Path) -> None:
     gone = read_ground(record, 300)
     assert gone.thumbnail is None
     assert "no such file" in gone.note
+
+
+def test_a_far_outlier_does_not_leave_all_others_in_one_colour() -> None:
+    values = np.append(np.linspace(1, 2, 80), 40.0)
+    scale = scaled(values, (None, None), "error", HeatmapStyle())
+    assert scale.limits == (1.0, 2.0)
+    assert scale.beyond == (False, True)
+    given = scaled(values, (0.0, None), "error", HeatmapStyle(limits=(1.5, 50.0)))
+    assert (given.limits, given.beyond) == ((1.5, 50.0), (True, False))
+    # nothing is far where most are equal: what differs is all there is to see
+    few = scaled(np.array([0.0] * 9 + [1.0]), (None, None), "error", HeatmapStyle())
+    assert (few.limits, few.beyond) == ((0.0, 1.0), (False, False))
