@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 
 from jobs.run_directory import RunDirectory
-from jobs.training.history import read_history
+from jobs.training.history import read_history, warning_of_all_epochs
 from jobs.training.progress import EpochProgress, StepProgress
 from jobs.vae.checkpoint import checkpoint_of, scale_of
 from jobs.vae.config import VaeFinetuneConfig
@@ -91,6 +91,9 @@ def _train(
     fit_spec = config.common.fit
     device = resolve_device(fit_spec.device)
     epochs = EpochProgress(progress, fit_spec.epochs, len(data.train), _SHOWN)
+    of_the_vae = [f"of the VAE: {each}" for each in described["trained_on"].get("warnings", ())]
+    for warning in of_the_vae:
+        run.logger.warning(warning)
     with repeatable(device, fit_spec.threads):
         torch.manual_seed(fit_spec.seed)
         head = TileHead(vae, config.head)
@@ -114,11 +117,16 @@ def _train(
     }
     description = head_description(head, described, trained_on=trained_on)
     save_model(checkpoint_paths(run.path)[0], head, description)
+    described_fit = fitted.describe(config.common)
     return {
         "kind": KIND,
         "schema": SCHEMA,
         "status": "finished",
         "tiles": data.counts,
-        **fitted.describe(config.common),
+        **described_fit,
+        "warnings": [
+            *(warning_of_all_epochs("of the VAE", each) for each in of_the_vae),
+            *described_fit["warnings"],
+        ],
         "device": str(device),
     }

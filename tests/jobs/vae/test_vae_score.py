@@ -213,6 +213,19 @@ def test_a_head_learns_from_truth_and_scores_like_any_other(
         finetune_vae(head_config(cohort, tmp_path / "head", tmp_path / "again"), quiet=True)
 
 
+def test_a_head_says_what_is_wrong_with_its_vae(cohort: Any, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "vae"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes())
+    description = json.loads((trained / "model.json").read_text())
+    assert "warnings" in description["trained_on"]
+    description["trained_on"]["warnings"] = ["posterior collapse: nothing varies"]
+    (run / "model.json").write_text(json.dumps(description))
+    metrics = finetune_vae(head_config(cohort, run, tmp_path / "head"), quiet=True)
+    assert metrics["warnings"][0]["message"] == "of the VAE: posterior collapse: nothing varies"
+    assert "of the VAE: posterior" in (tmp_path / "head" / "run.log").read_text()
+
+
 def test_a_head_of_pcam_labels(
     cohort: Any, trained: Path, tmp_path: Path, write_pcam: Callable[..., tuple[Path, Path]]
 ) -> None:
