@@ -228,8 +228,11 @@ def sample(mean: Tensor, logvar: Tensor, generator: torch.Generator | None = Non
 
 
 def _layer(before: int, after: int, groups: int, stride: int = 1) -> nn.Sequential:
+    # a kernel of four around each pair of pixels: one of three would sit on the first of them, and the last row and
+    # column of a tile, with no next pair to be seen by, were reconstructed three times as badly
     # without a bias: GroupNorm would all but take it off again
-    convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
+    kernel = 4 if stride == 2 else 3
+    convolution = nn.Conv2d(before, after, kernel, stride=stride, padding=1, bias=False)
     return nn.Sequential(convolution, *_normalized(after, groups))
 
 
