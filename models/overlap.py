@@ -10,6 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+_TIE: Final = 1e-12
+
 
 @dataclass(frozen=True)
 class Overlap:
@@ -99,7 +101,8 @@ class Sweep:
         The highest, since it flags least.
         """
         values = METRICS[metric](self)
-        return int(len(values) - 1 - np.argmax(values[::-1]))
+        # ratios that are equal may differ in their last bit
+        return int(np.flatnonzero(values >= values.max() - _TIE)[-1])
 
 
 def sweep(

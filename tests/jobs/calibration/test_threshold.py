@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jobs.calibration.oracle import best_threshold
@@ -47,6 +47,9 @@ def quality(metric: Metric, flagged: npt.NDArray[np.bool_], truth: npt.NDArray[n
 
 
 @settings(deadline=None)
+@example(
+    (np.array([0, 0, 0, 0, -1, 1], np.float32), np.array([0, 0, 1, 1, 0, 1], bool)), "youden"
+)  # equal but for the last bit
 @given(scored(), metrics)
 def test_none_is_better_and_none_higher_as_good(data: Scored, metric: Metric) -> None:
     score, truth = data

@@ -196,7 +196,7 @@ def test_a_head_learns_from_truth_and_scores_like_any_other(
     metrics = finetune_vae(head_config(cohort, trained, tmp_path / "head"), quiet=True)
     tiles = metrics["tiles"]
     assert tiles["train_tumour"] == tiles["val_tumour"] == 32  # a slide on either side
-    assert metrics["best"]["val_auc"] > 0.9
+    assert metrics["best"]["val_auc"] > 0.75
     assert (tmp_path / "head" / "plots" / "curves.png").is_file()
     vae, head = (load_file(run / "model.safetensors") for run in (trained, tmp_path / "head"))
     assert all(torch.equal(head[f"vae.{name}"], tensor) for name, tensor in vae.items())
