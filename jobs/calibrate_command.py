@@ -12,7 +12,15 @@ import click
 from click.core import ParameterSource
 
 from jobs.option_types import FiniteRange
-from jobs.options import config_option, json_option, stack, store_option, verbose_option
+from jobs.options import (
+    config_option,
+    json_option,
+    stack,
+    store_option,
+    truth_options,
+    verbose_option,
+    without_truth_option,
+)
 
 if TYPE_CHECKING:
     from jobs.calibration.summary import CalibrateOutcome
@@ -58,11 +66,8 @@ _threshold = stack(
         show_default=True,
         help="Slides that choose the threshold, pooled.",
     ),
-    click.option(
-        "--truth",
-        type=_path,
-        help="Folder of masks of any scale, GeoJSON or ASAP XML, named after the slides; or a CSV of tile labels.",
-    ),
+    truth_options,
+    without_truth_option,
     click.option(
         "--metric",
         type=click.Choice(["iou", "f1", "youden"]),
@@ -81,20 +86,6 @@ _threshold = stack(
         "source",
         type=click.Path(file_okay=False, path_type=Path),
         help="Run folder of a calibration: use its z-score, threshold and morphology again.",
-    ),
-    click.option(
-        "--positive-from",
-        type=FiniteRange(0, 1),
-        default=0.5,
-        show_default=True,
-        help="A tile is positive if more of its area than this is.",
-    ),
-    click.option(
-        "--without-truth",
-        type=click.Choice(["skip", "negative"]),
-        default="skip",
-        show_default=True,
-        help="Slides without truth: leave them out of the choice, or take all of their tiles for negative.",
     ),
 )
 

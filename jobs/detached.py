@@ -27,6 +27,7 @@ from store_schema.errors import InputError, SlidestreamError
 
 _METADATA: Final = "slidestream-jobs"
 _PROGRESS_EVERY_S: Final = 1.0
+_KNOWN_POLL_S: Final = 0.01
 _FINAL: Final = ("done", "failed", "cancelled", "lost")
 
 
@@ -99,8 +100,18 @@ def submit(client: Client, config: RunConfig) -> str:
         "store": config.store,
     }.items():
         client.set_metadata([_METADATA, job_id, name], value)
-    fire_and_forget(client.submit(run_job, config, job_id, key=_task_key(job_id), pure=False))
+    key = _task_key(job_id)
+    future = client.submit(run_job, config, job_id, key=key, pure=False)
+    fire_and_forget(future)
+    # tasks go to the scheduler in batches: until it has this one, others would take the job for lost
+    while not client.run_on_scheduler(_has_task, key=key):
+        time.sleep(_KNOWN_POLL_S)
     return job_id
+
+
+def _has_task(key: str, dask_scheduler: Any) -> bool:
+    """Whether the scheduler knows a task; on the scheduler."""
+    return key in dask_scheduler.tasks
 
 
 def _task_key(job_id: str) -> str:
@@ -217,13 +228,14 @@ def get_job(client: Client, job_id: str) -> JobRecord:
 
 
 def _record(client: Client, job_id: str, fields: dict[str, Any]) -> JobRecord:
-    state, error = fields.get("state", "queued"), fields.get("error")
-    if state not in _FINAL:
+    end = None
+    if fields.get("state") not in _FINAL:
         end = client.run_on_scheduler(_task_end, key=_task_key(job_id))
         # it may have ended, and said so, since the fields were read
-        now = client.get_metadata([_METADATA, job_id, "state"], default=state)
-        if end is not None and now not in _FINAL:
-            state, error = end
+        fields = client.get_metadata([_METADATA, job_id], default=fields)
+    state, error = fields.get("state", "queued"), fields.get("error")
+    if end is not None and state not in _FINAL:
+        state, error = end
     return JobRecord(
         job_id,
         state,

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from jobs.option_types import SEED_RANGE, FiniteRange
-from jobs.options import config_option, json_option, stack, verbose_option
+from jobs.options import (
+    config_option,
+    json_option,
+    stack,
+    truth_options,
+    verbose_option,
+    without_truth_option,
+)
 
 if TYPE_CHECKING:
     from jobs.evaluation.evaluate import EvaluateConfig
@@ -38,26 +45,8 @@ _truth = stack(
         type=_path,
         help="CSV with the columns slide_id, label[, patient_id].  [default: labels of the predictions]",
     ),
-    click.option(
-        "--truth",
-        type=_path,
-        help="Folder of masks of any scale, GeoJSON or ASAP XML, named after the slides; or a CSV of tile labels "
-        "(slide_id, x, y, label): judges tiles.",
-    ),
-    click.option(
-        "--positive-from",
-        type=FiniteRange(0, 1),
-        default=0.5,
-        show_default=True,
-        help="A tile is positive if more of its area than this is.",
-    ),
-    click.option(
-        "--without-truth",
-        type=click.Choice(["skip", "negative"]),
-        default="skip",
-        show_default=True,
-        help="Slides without truth: leave them out, or take all of their tiles for negative.",
-    ),
+    truth_options,
+    without_truth_option,
 )
 
 _decision = stack(

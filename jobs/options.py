@@ -108,6 +108,50 @@ def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
+truth_options = stack(
+    click.option(
+        "--truth",
+        type=click.Path(path_type=Path),
+        help="Folder of masks of any scale, GeoJSON or ASAP XML, named after the slides; or a CSV of tile labels "
+        "(slide_id, x, y, label).",
+    ),
+    click.option(
+        "--positive-from",
+        type=FiniteRange(0, 1),
+        default=0.5,
+        show_default=True,
+        help="A tile is positive if more of its area than this is.",
+    ),
+)
+
+without_truth_option = click.option(
+    "--without-truth",
+    type=click.Choice(["skip", "negative"]),
+    default="skip",
+    show_default=True,
+    help="Slides without truth: leave them out, or take all of their tiles for negative.",
+)
+
+training_output_options = stack(
+    click.option(
+        "--plot-every",
+        type=click.IntRange(0),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Epochs between pictures; 0 draws only at the end.",
+    ),
+    click.option("--tensorboard", is_flag=True, help="Write TensorBoard event files, too."),
+    click.option(
+        "--run-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder of this run; an interrupted one goes on.  [default: beside the store, or ./runs]",
+    ),
+    json_option,
+    verbose_option,
+    config_option,
+)
+
 existing_scheduler_option = click.option(
     "--scheduler",
     metavar="ADDRESS|FILE",

@@ -10,8 +10,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-_TIE: Final = 1e-12
-
 
 @dataclass(frozen=True)
 class Overlap:
@@ -101,8 +99,7 @@ class Sweep:
         The highest, since it flags least.
         """
         values = METRICS[metric](self)
-        # ratios that are equal may differ in their last bit
-        return int(np.flatnonzero(values >= values.max() - _TIE)[-1])
+        return int(len(values) - 1 - np.argmax(values[::-1]))
 
 
 def sweep(
@@ -143,9 +140,9 @@ def _f1(counts: Sweep) -> npt.NDArray[np.float64]:
 
 
 def _youden(counts: Sweep) -> npt.NDArray[np.float64]:
-    sensitivity = counts.tp / np.float64(max(counts.n_positive, 1))
-    false_alarms = counts.fp / np.float64(max(counts.n_negative, 1))
-    return np.subtract(sensitivity, false_alarms)
+    # one division of whole numbers: as a difference of two ratios, equal ones would differ in their last bit
+    positive, negative = max(counts.n_positive, 1), max(counts.n_negative, 1)
+    return (counts.tp * negative - counts.fp * positive) / np.float64(positive * negative)
 
 
 METRICS: Final[Mapping[str, Callable[[Sweep], npt.NDArray[np.float64]]]] = MappingProxyType(

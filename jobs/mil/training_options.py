@@ -10,7 +10,7 @@ import click
 
 from jobs.mil.config import PRESETS, Setting
 from jobs.option_types import SEED_RANGE, FiniteRange, MemoryLimit, StorePlace
-from jobs.options import config_option, json_option, scheduler_option, stack, verbose_option
+from jobs.options import scheduler_option, stack, training_output_options
 from store_schema.errors import InputError
 
 
@@ -223,26 +223,6 @@ _fit_options = stack(
     ),
 )  # fmt: skip
 
-_output_options = stack(
-    click.option(
-        "--plot-every",
-        type=click.IntRange(0),
-        default=1,
-        show_default=True,
-        metavar="N",
-        help="Epochs between pictures; 0 draws only at the end.",
-    ),
-    click.option("--tensorboard", is_flag=True, help="Write TensorBoard event files, too."),
-    click.option(
-        "--run-dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Folder of this run; an interrupted one goes on.  [default: beside the store, or ./runs]",
-    ),
-    json_option,
-    verbose_option,
-    config_option,
-)
-
 _val_fraction = click.option(
     "--val-fraction",
     type=FiniteRange(0, 0.5, min_open=True),
@@ -269,7 +249,7 @@ train_options = stack(
     _val_fraction,
     _model_options,
     _fit_options,
-    _output_options,
+    training_output_options,
 )
 
 cv_options = stack(
@@ -309,5 +289,5 @@ cv_options = stack(
         type=click.IntRange(0, 65535),
         help="Port of the dashboard on 127.0.0.1.",
     ),
-    _output_options,
+    training_output_options,
 )

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.option_types import FiniteRange
-from jobs.options import stack
+from jobs.options import stack, training_output_options, truth_options
 from jobs.vae.training_options import (
     PATH,
     fit_options,
     origin_options,
-    output_options,
     preparation_options,
     stain_options,
     training_settings,
@@ -37,18 +36,7 @@ if TYPE_CHECKING:
 )
 @origin_options
 @stack(
-    click.option(
-        "--truth",
-        type=PATH,
-        help="Masks or annotations named after the slides, or a CSV of tile labels.",
-    ),
-    click.option(
-        "--positive-from",
-        type=FiniteRange(0, 1),
-        default=0.5,
-        show_default=True,
-        help="A tile is tumour if more of its area than this is.",
-    ),
+    truth_options,
     click.option(
         "--stain",
         type=click.Choice(["macenko", "reinhard", "none"]),
@@ -79,7 +67,7 @@ if TYPE_CHECKING:
     ),
     click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True),
     fit_options(lr=1e-3, weight_decay=1e-2),
-    output_options,
+    training_output_options,
 )  # fmt: skip
 def finetune(**options: Any) -> int:
     """Train here."""

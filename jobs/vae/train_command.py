@@ -9,12 +9,11 @@ import click
 
 from dataflow.physical_size import MPP_RANGE
 from jobs.option_types import FiniteRange
-from jobs.options import stack
+from jobs.options import stack, training_output_options
 from jobs.vae.training_options import (
     PATH,
     fit_options,
     origin_options,
-    output_options,
     preparation_options,
     stain_options,
     training_settings,
@@ -93,7 +92,7 @@ _model_options = stack(
     preparation_options,
     _model_options,
     fit_options(lr=1e-3, weight_decay=1e-4),
-    output_options,
+    training_output_options,
 )
 def train(**options: Any) -> int:
     """Train here."""

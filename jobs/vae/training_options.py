@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from jobs.option_types import SEED_RANGE, FiniteRange, StorePlace
-from jobs.options import config_option, json_option, stack, verbose_option
+from jobs.options import stack
 
 if TYPE_CHECKING:
     from jobs.vae.config import OriginSettings, StainSettings, TrainingSettings
@@ -113,27 +113,6 @@ def fit_options(*, lr: float, weight_decay: float) -> Callable[[F], F]:
             show_default=True,
         ),
     )  # fmt: skip
-
-
-output_options = stack(
-    click.option(
-        "--plot-every",
-        type=click.IntRange(0),
-        default=1,
-        show_default=True,
-        metavar="N",
-        help="Epochs between pictures; 0 draws only at the end.",
-    ),
-    click.option("--tensorboard", is_flag=True, help="Write TensorBoard event files, too."),
-    click.option(
-        "--run-dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Folder of this run; an interrupted one goes on.  [default: beside the store, or ./runs]",
-    ),
-    json_option,
-    verbose_option,
-    config_option,
-)
 
 
 def training_settings(

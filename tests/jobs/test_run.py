@@ -341,6 +341,18 @@ def test_a_job_that_breaks_off_says_why(
         assert slidestream("jobs", "show", "odder", "--scheduler", scheduler).code == 0
 
 
+def test_a_job_whose_task_is_on_its_way_is_not_lost(
+    scheduler: str, slides: Path, tmp_path: Path
+) -> None:
+    with Client(scheduler, set_as_default=False) as client:
+        client.scheduler_comm.interval = 0.5  # [s] between batches of tasks
+        client.submit(int).result()
+        config = RunConfig("run", (str(slides),), "s", None, None, run_dir=str(tmp_path / "slow"))
+        job = submit(client, config)
+        with Client(scheduler, set_as_default=False) as other:
+            assert get_job(other, job).state in {"queued", "running", "failed"}
+
+
 def test_two_runs_at_once_share_the_work(
     run: Run,
     slidestream: Call,

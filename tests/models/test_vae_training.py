@@ -60,7 +60,7 @@ def test_a_healthy_training_learns_tissue_and_warns_of_nothing(
     array_tiles: MakeTiles, tmp_path: Path
 ) -> None:
     fit_spec = FitSpec(epochs=14, lr=3e-3)
-    config = replace(CONFIG, skip_levels=0)
+    config = replace(CONFIG, skip_levels=1, skip_dropout=0.98)
     train, val = array_tiles(96, seed=1), array_tiles(16, seed=2)
     result = fit(training(fit_spec, train, val, config, batch_size=8), fit_spec, tmp_path)
     assert heads(result) == set()

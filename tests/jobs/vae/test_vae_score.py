@@ -181,7 +181,7 @@ def test_a_job_that_is_handed_over_scores_too(
 
 def head_config(cohort: Any, run: Path, run_dir: Path, **changes: Any) -> VaeFinetuneConfig:
     origin: OriginSettings = changes.pop("origin", cohort.origin(truth=str(cohort.masks)))
-    fit = FitSpec(epochs=8, lr=3e-2, device="cpu", threads=1)
+    fit = FitSpec(epochs=24, lr=3e-2, device="cpu", threads=1)
     common = TrainingSettings(
         origin, changes.pop("stain", StainSettings()), fit, val_fraction=0.4, run_dir=str(run_dir)
     )
@@ -196,7 +196,7 @@ def test_a_head_learns_from_truth_and_scores_like_any_other(
     metrics = finetune_vae(head_config(cohort, trained, tmp_path / "head"), quiet=True)
     tiles = metrics["tiles"]
     assert tiles["train_tumour"] == tiles["val_tumour"] == 32  # a slide on either side
-    assert metrics["best"]["val_auc"] > 0.75
+    assert metrics["best"]["val_auc"] > 0.9
     assert (tmp_path / "head" / "plots" / "curves.png").is_file()
     vae, head = (load_file(run / "model.safetensors") for run in (trained, tmp_path / "head"))
     assert all(torch.equal(head[f"vae.{name}"], tensor) for name, tensor in vae.items())
