@@ -21,6 +21,11 @@ def find_slides(config: RunConfig) -> tuple[list[SlideSource], list[Failure]]:
         What can be tried, in order.
     failures
         What was named but can't be tried, e.g. ids that can't be groups of a store.
+
+    Raises
+    ------
+    NotInStoreError
+        An id was named that the store hasn't.
     """
     if config.grid is not None:
         sources, problems = discover_slides(config.slides, mpp=config.grid.slide_mpp)
@@ -38,22 +43,34 @@ def _stored_slides(config: RunConfig, store: Store) -> tuple[list[SlideSource], 
         SlideSource(slide_id, record.source, record.mpp if record.mpp_source == "user" else None)
         for slide_id, record in stored.items()
     ]
+    failures = list[Failure]()
+    if config.slide_ids:
+        named = [store[slide_id].slide_id for slide_id in dict.fromkeys(config.slide_ids)]
+        failures += [_without_grid(i, config) for i in named if i not in stored]
+        sources = [source for source in sources if source.slide_id in named]
     if not config.slides:
-        return sources, []
+        return sources, failures
     # files were given: the slides may have moved since they were indexed
     found, problems = discover_slides(config.slides)
-    failures = [Failure.of(problem.slide_id, problem.error) for problem in problems]
+    failures += [Failure.of(problem.slide_id, problem.error) for problem in problems]
+    if config.slide_ids:
+        moved = {source.slide_id: source.path for source in found}
+        return [replace(s, path=moved.get(s.slide_id, s.path)) for s in sources], failures
     known = {source.slide_id: source for source in sources}
     chosen = []
     for source in found:
         if source.slide_id in known:
             chosen.append(replace(known[source.slide_id], path=source.path))
         else:
-            error = NotInStoreError(
-                f"Slide {source.slide_id!r} has no grid {config.grid_name!r} in {config.store}; index it first."
-            )
-            failures.append(Failure.of(source.slide_id, error))
+            failures.append(_without_grid(source.slide_id, config))
     return chosen, failures
+
+
+def _without_grid(slide_id: str, config: RunConfig) -> Failure:
+    error = NotInStoreError(
+        f"Slide {slide_id!r} has no grid {config.grid_name!r} in {config.store}; index it first."
+    )
+    return Failure.of(slide_id, error)
 
 
 def only_grid(store_url: str, wanted: str | None) -> str:

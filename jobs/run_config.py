@@ -111,6 +111,8 @@ class RunConfig:
         Its name, e.g. ``run`` or ``vae score``.
     slides
         Files, folders, globs; may be empty where the store has them.
+    slide_ids
+        Only these of the slides that the store has; empty takes all. Of no use where ``grid`` is given.
     store
         Path or URL.
     grid
@@ -132,6 +134,7 @@ class RunConfig:
     grid_name: str | None = None
     overwrite: bool = False
     run_dir: str = ""
+    slide_ids: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as a JSON-able mapping."""

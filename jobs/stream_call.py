@@ -65,7 +65,8 @@ def stored_grid_call(command: str, options: dict[str, Any], encode: TileModelSet
     command
         Its name, for metrics and the run's directory.
     options
-        As click parsed them: ``slides``, ``store``, ``grid_name``, those of ``cluster_options`` and ``run_options``.
+        As click parsed them: ``slides``, ``slide_ids``, ``store``, ``grid_name``, those of ``cluster_options`` and
+        ``run_options``.
     encode
         What becomes of the tiles.
     """
@@ -83,6 +84,7 @@ def stored_grid_call(command: str, options: dict[str, Any], encode: TileModelSet
         grid_name=only_grid(absolute_url(store), options["grid_name"]),
         overwrite=options["overwrite"],
         run_dir=run_dir_of(command, options),
+        slide_ids=options["slide_ids"],
     )
 
 

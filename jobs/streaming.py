@@ -88,6 +88,9 @@ def execute(
     with run_directory(Path(config.run_dir), config.to_json()) as directory:
         for failure in prepared.refused:
             directory.logger.error("%s [%s]: %s", failure.slide_id, failure.reason, failure.message)
+        warnings = [] if factory is None else list(factory.warnings)
+        for warning in warnings:
+            directory.logger.warning("of the model: %s", warning)
         n_slides = len(prepared.sources)
         with (
             observe(n_slides, directory.logger) as observer,
@@ -108,6 +111,7 @@ def execute(
                 spec.encode.kind: spec.encode.name,  # features or scores
                 "device": factory.device,
                 "precision": factory.precision,
+                "warnings": warnings,
             }
         metrics = run_metrics(report, prepared.refused, n_slides, extra)
         directory.write_metrics(metrics)

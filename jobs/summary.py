@@ -128,6 +128,7 @@ def summary_lines(metrics: dict[str, Any]) -> list[str]:
         )
     for slide_id, notes in metrics["notes"].items():
         lines += [f"note     {one_line(slide_id)}: {one_line(note)}" for note in notes]
+    lines += [f"warning  of the model: {one_line(said)}" for said in metrics.get("warnings", ())]
     failures = metrics["failures"]
     for failure in failures[:_SHOWN_FAILURES]:
         block = "" if failure["block"] is None else f" block {failure['block']}"

@@ -26,6 +26,11 @@ class PlacedFactory(TileModelFactory, Protocol):
         """``fp32``, ``bf16`` or ``fp16``."""
         ...
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with the model as far as its training knows, in sentences."""
+        ...
+
 
 class TileModelSettings(Protocol):
     """What a command's options say of its model: a frozen dataclass, since it travels to the cluster with the call.

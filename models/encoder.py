@@ -144,6 +144,11 @@ class EncoderFactory:
         return self.device == "cuda"
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Nothing: encoders are trained elsewhere."""
+        return ()
+
+    @property
     def device_note(self) -> str:
         """Where the work goes and why, for a summary."""
         return device_note(self.spec.device, self.device, self.precision)

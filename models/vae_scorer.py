@@ -174,6 +174,11 @@ class VaeScorerFactory:
         return self.device == "cuda"
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What its training found wrong with it; none where its description doesn't say."""
+        return tuple(self.description.get("trained_on", {}).get("warnings", ()))
+
+    @property
     def device_note(self) -> str:
         """Where the work goes and why, for a summary."""
         return device_note(self.spec.device, self.device, self.precision)

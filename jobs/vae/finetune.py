@@ -112,6 +112,7 @@ def _train(
     trained_on = {
         **data.describe(),
         "best_epoch": fitted.result.best_epoch,
+        "warnings": [*of_the_vae, *fitted.warnings_of_the_kept()],
         "seed": fit_spec.seed,
         "slidestream": version("slidestream"),
     }

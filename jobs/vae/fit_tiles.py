@@ -48,6 +48,15 @@ class Fitted:
             "resumed_from_epoch": self.resumed_from,
         }
 
+    def warnings_of_the_kept(self) -> list[str]:
+        """Return what was wrong with the epoch that is kept: who goes on with the model must know."""
+        best = self.result.best_epoch
+        return [
+            str(warning["message"])
+            for warning in warnings_of(self.result.history)
+            if warning["first_epoch"] <= best <= warning["last_epoch"]
+        ]
+
 
 def check_tensorboard(settings: TrainingSettings) -> None:
     """Check before all else that what is asked for is installed.

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @click.command(
     help="Score the tiles of indexed slides: l1, l2 and structural reconstruction error and KL, or a classifier's "
-    "probability, into scores/<name> of the store. SLIDES name the files when they have moved."
+    "probability, into scores/<name> of the store. FILES are those of slides that have moved since."
 )
-@click.argument("slides", nargs=-1)
+@click.argument("slides", metavar="[FILES]...", nargs=-1)
 @click.option(
     "--run",
     required=True,
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 @store_option
 @click.option(
     "--grid", "grid_name", metavar="NAME", help="Grid; needed when the store has several."
+)
+@click.option(
+    "--slides",
+    "slide_ids",
+    multiple=True,
+    metavar="ID",
+    help="Only this slide; repeatable.  [default: all that have the grid]",
 )
 @click.option("--name", metavar="NAME", help="Of the scores in the store.  [default: the run's]")
 @stack(

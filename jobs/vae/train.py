@@ -12,7 +12,7 @@ import torch
 
 from dataflow.stain import StainSpec
 from jobs.run_directory import RunDirectory
-from jobs.training.history import read_history, warnings_of
+from jobs.training.history import read_history
 from jobs.training.progress import EpochProgress, StepProgress
 from jobs.vae.config import VaeTrainConfig
 from jobs.vae.fit_tiles import Fitted, check_tensorboard, fit_tiles
@@ -101,7 +101,7 @@ def _train(
         "pixels": statistics,
         "augment": config.to_json()["training"]["augment"],
         "best_epoch": fitted.result.best_epoch,
-        "warnings": _of_the_kept(fitted),
+        "warnings": fitted.warnings_of_the_kept(),
         "seed": fit_spec.seed,
         "slidestream": version("slidestream"),
     }
@@ -124,16 +124,6 @@ def _train(
         **fitted.describe(config.common),
         "device": str(device),
     }
-
-
-def _of_the_kept(fitted: Fitted) -> list[str]:
-    """Return what was wrong with the epoch that is kept: a classifier of its latent must know."""
-    best = fitted.result.best_epoch
-    return [
-        str(warning["message"])
-        for warning in warnings_of(fitted.result.history)
-        if warning["first_epoch"] <= best <= warning["last_epoch"]
-    ]
 
 
 def _set_pixel_statistics(model: VaeSkip96, data: TrainingData) -> Mapping[str, list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,39 @@ def test_scores_are_those_of_the_model_on_normalized_tiles(
         x = model.normalize(torch.from_numpy(np.array(pixels)))
         error = (model(x).reconstruction - x).abs().mean((1, 2, 3))
     np.testing.assert_allclose(stored["l1"].values, error.numpy(), rtol=1e-4)
+
+
+def test_slides_are_chosen_by_id(
+    score: Callable[..., Any], cohort: Any, trained: Path, tmp_path: Path
+) -> None:
+    answer = score(trained, "--name", "few", "--slides", "t1", "--slides", "n0", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["slides"]["asked"] == 2
+    store = open_store(cohort.store)
+    assert [i for i in store.slides if store[i].scores(cohort.grid)] == ["n0", "t1"]
+    unknown = score(trained, "--name", "few", "--slides", "t1x")
+    assert unknown.code == 1
+    assert "has no slide 't1x': did you mean t1?" in unknown.err
+    # files say where slides are now, ids which of them are scored
+    for slide_id in ("t0", "t1"):
+        shutil.copy(Path(cohort.slides) / f"{slide_id}.tif", tmp_path / f"{slide_id}.tif")
+    moved = score(trained, tmp_path, "--name", "moved", "--slides", "t0", "--json")
+    assert moved.code == 0, moved.err
+    assert [i for i in store.slides if "moved" in store[i].scores(cohort.grid)] == ["t0"]
+
+
+def test_scores_repeat_what_is_wrong_with_their_model(
+    score: Callable[..., Any], cohort: Any, trained: Path, tmp_path: Path
+) -> None:
+    run = with_warning(trained, tmp_path / "vae", "posterior collapse: nothing varies")
+    said = score(run, "--slides", "t0", "--run-dir", tmp_path / "scored")
+    assert said.code == 0, said.err
+    assert "warning  of the model: posterior collapse: nothing varies" in said.out
+    assert "posterior collapse" in (tmp_path / "scored" / "run.log").read_text()
+    finetune_vae(head_config(cohort, run, tmp_path / "head"), quiet=True)
+    head = json.loads(score(tmp_path / "head", "--slides", "t0", "--json").out)
+    assert head["warnings"][0] == "of the VAE: posterior collapse: nothing varies"
+    assert json.loads(score(trained, "--slides", "t1", "--json").out)["warnings"] == []
 
 
 def test_a_slide_of_one_tile_is_scored(
@@ -213,14 +247,19 @@ def test_a_head_learns_from_truth_and_scores_like_any_other(
         finetune_vae(head_config(cohort, tmp_path / "head", tmp_path / "again"), quiet=True)
 
 
-def test_a_head_says_what_is_wrong_with_its_vae(cohort: Any, trained: Path, tmp_path: Path) -> None:
-    run = tmp_path / "vae"
+def with_warning(trained: Path, run: Path, warning: str) -> Path:
+    """Return a run directory of the same VAE, whose training has warned."""
     run.mkdir()
     (run / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes())
     description = json.loads((trained / "model.json").read_text())
     assert "warnings" in description["trained_on"]
-    description["trained_on"]["warnings"] = ["posterior collapse: nothing varies"]
+    description["trained_on"]["warnings"] = [warning]
     (run / "model.json").write_text(json.dumps(description))
+    return run
+
+
+def test_a_head_says_what_is_wrong_with_its_vae(cohort: Any, trained: Path, tmp_path: Path) -> None:
+    run = with_warning(trained, tmp_path / "vae", "posterior collapse: nothing varies")
     metrics = finetune_vae(head_config(cohort, run, tmp_path / "head"), quiet=True)
     assert metrics["warnings"][0]["message"] == "of the VAE: posterior collapse: nothing varies"
     assert "of the VAE: posterior" in (tmp_path / "head" / "run.log").read_text()
