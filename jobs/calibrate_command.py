@@ -264,6 +264,7 @@ def _lines() -> Callable[[int, int], None]:
 
 def _show(outcome: CalibrateOutcome) -> None:
     from jobs.calibration.summary import notes_of, threshold_lines
+    from jobs.counted import counted
     from jobs.one_line import one_line
 
     report = outcome.report
@@ -275,6 +276,6 @@ def _show(outcome: CalibrateOutcome) -> None:
         click.echo(line)
     written = sum(each.written for each in report.slides)
     click.echo(
-        f"scores/{outcome.name} and masks/{outcome.name}: {written} slides written, "
+        f"scores/{outcome.name} and masks/{outcome.name}: {counted(written, 'slide')} written, "
         f"{len(report.slides) - written} were there, {len(report.failed)} failed\n{outcome.directory}"
     )

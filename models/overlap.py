@@ -64,6 +64,13 @@ class Overlap:
         """TN / (TN + FP)."""
         return _ratio(self.tn, self.tn + self.fp)
 
+    @property
+    def youden(self) -> float | None:
+        """Sensitivity + specificity - 1 (Youden 1950): 0 by chance, 1 at best."""
+        if self.recall is None or self.specificity is None:
+            return None
+        return self.recall + self.specificity - 1
+
 
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None

@@ -136,6 +136,8 @@ def overlap_json(counts: Overlap) -> dict[str, Any]:
         "dice": counts.dice,
         "precision": counts.precision,
         "recall": counts.recall,
+        "specificity": counts.specificity,
+        "youden": counts.youden,
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from jobs.calibration.apply import ApplyReport
 from jobs.calibration.calibration import Calibration
 from jobs.calibration.zscore import FLAG_MEANINGS
+from jobs.counted import counted
 from models.overlap import Overlap
 from store_schema.labels import some
 
@@ -60,22 +61,23 @@ def notes_of(calibration: Calibration, report: ApplyReport) -> list[str]:
             notes.append("the threshold is the end of what was tried: a better one may lie beyond")
         for why, ids in (("no truth", fit.without_truth), ("no such scores", fit.without_scores)):
             if ids:
-                notes.append(
-                    f"{len(ids)} {fit.split} slides have {why} and did not help to choose: {some(ids)}"
-                )
+                slides = counted(len(ids), f"{fit.split} slide has", f"{fit.split} slides have")
+                notes.append(f"{slides} {why} and did not help to choose: {some(ids)}")
     if report.without_truth:
         notes.append(
-            f"{len(report.without_truth)} slides have no truth and were left out: {some(report.without_truth)}"
+            f"{counted(len(report.without_truth), 'slide has', 'slides have')} no truth, left out: "
+            f"{some(report.without_truth)}"
         )
     for flag, meaning in FLAG_MEANINGS.items():
         flagged = [each.slide_id for each in report.slides if flag in each.flags]
         if flagged:
-            notes.append(f"{flag} ({meaning}): {len(flagged)} slides: {some(flagged)}")
+            notes.append(f"{flag} ({meaning}): {counted(len(flagged), 'slide')}: {some(flagged)}")
     unscored = [each for each in report.slides if each.n_without_score]
     if unscored:
         notes.append(
-            f"{sum(each.n_without_score for each in unscored):,} tiles of {len(unscored)} slides have no finite score "
-            f"and are never flagged: {some([each.slide_id for each in unscored])}"
+            f"{counted(sum(each.n_without_score for each in unscored), 'tile')} of "
+            f"{counted(len(unscored), 'slide')} without a finite score, never flagged: "
+            f"{some([each.slide_id for each in unscored])}"
         )
     return notes
 
@@ -90,20 +92,22 @@ def threshold_lines(calibration: Calibration) -> list[str]:
         return [said + "given"]
     flagged = fit.flagged
     tiles, positive = flagged.tp + flagged.fp + flagged.fn + flagged.tn, flagged.tp + flagged.fn
-    where = f"{calibration.chosen_on} ({tiles:,} tiles, {positive:,} positive)"
+    where = f"{calibration.chosen_on} ({counted(tiles, 'tile')}, {positive:,} positive)"
     return [
         f"{said}by {calibration.metric} on {where}",
-        f"  tiles above it, on those: {_counted(flagged)}",
-        f"  the mask, on those: {_counted(fit.cleaned)}",
+        f"  tiles above it, on those: {_ratios(flagged)}",
+        f"  the mask, on those: {_ratios(fit.cleaned)}",
     ]
 
 
-def _counted(counts: Overlap) -> str:
+def _ratios(counts: Overlap) -> str:
     ratios = {
         "IoU": counts.iou,
         "F1": counts.dice,
         "precision": counts.precision,
         "recall": counts.recall,
+        "specificity": counts.specificity,
+        "Youden's J": counts.youden,
     }
     listed = ", ".join(f"{name} {'-' if v is None else f'{v:.3f}'}" for name, v in ratios.items())
-    return f"{listed}, {counts.fp:,} false positives"
+    return f"{listed}, {counted(counts.fp, 'false positive')}"

@@ -85,8 +85,8 @@ def hardly_better_than_all(overlap: Overlap, metric: Metric) -> str | None:
         Youden's index less than 0.1.
     """
     if metric == "youden":
-        index = (overlap.recall or 0.0) + (overlap.specificity or 0.0) - 1
-        if index >= _LEAST_GAIN:
+        index = overlap.youden
+        if index is None or index >= _LEAST_GAIN:
             return None
         return f"sensitivity + specificity - 1 is {index:.3f}, by chance 0: the score hardly tells these tiles apart"
     everything = Overlap(overlap.tp + overlap.fn, overlap.fp + overlap.tn, 0, 0)

@@ -17,6 +17,8 @@ def test_counts_and_ratios() -> None:
     assert counts == Overlap(1, 2, 1, 3)
     assert (counts.iou, counts.dice) == (0.25, 0.4)
     assert (counts.precision, counts.recall, counts.specificity) == (1 / 3, 0.5, 0.6)
+    assert counts.youden == pytest.approx(0.1)
+    assert Overlap(0, 1, 0, 1).youden is None  # nothing is positive
     assert counts + counts == Overlap(2, 4, 2, 6)
     nothing = Overlap.of(~truth & truth, ~truth & truth)
     assert (nothing.iou, nothing.dice, nothing.precision, nothing.recall) == (None,) * 4

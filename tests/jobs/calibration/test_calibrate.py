@@ -62,9 +62,10 @@ def test_scores_and_masks_of_every_slide(
     answer = calibrate()
     assert answer.code == 0, answer.err
     assert "by iou on 2 val slides (288 tiles, " in answer.out
+    assert answer.out.count("Youden's J") == 2  # above the threshold, and of the mask
     assert "5 slides written, 0 were there, 0 failed" in answer.out
-    assert "1 val slides have no truth and did not help to choose: n" in answer.err
-    assert "1 val slides have no such scores and did not help to choose: gone" in answer.err
+    assert "1 val slide has no truth and did not help to choose: n" in answer.err
+    assert "1 val slide has no such scores and did not help to choose: gone" in answer.err
     z = {slide: zscores(cohort.raw[slide]).values for slide in ALL}
     # the threshold by hand, on the val slides with truth
     fit_z, fit_truth = (np.concatenate([by[s] for s in "ab"]) for by in (z, cohort.truth))
@@ -125,7 +126,7 @@ def test_the_same_again_changes_nothing(
     # a block that got lost is written again, bit for bit
     lost = Path(cohort.store.url) / "t" / GRID / "scores" / "vae-calibrated" / "zscore" / "c" / "1"
     lost.unlink()
-    assert "1 slides written, 4 were there" in calibrate().out
+    assert "1 slide written, 4 were there" in calibrate().out
     assert store_digests(Path(cohort.store.url)) == before
 
 
@@ -234,7 +235,7 @@ def test_an_upper_bound_says_so_everywhere(
     assert answer.code == 0, answer.err
     assert "UPPER BOUND" in answer.out
     assert "note: UPPER BOUND" in answer.err
-    assert "2 slides have no truth and were left out: n, u" in answer.err
+    assert "2 slides have no truth, left out: n, u" in answer.err
     assert cohort.store["t"].raster(GRID, "vae-oracle")["mask"].attrs["upper_bound"] is True
     assert "upper bound" in cohort.store["t"].raster(GRID, "vae-oracle")["mask"].attrs[
         "threshold_chosen_on"
@@ -282,7 +283,7 @@ def test_bad_slides_are_named_and_stop_no_other(
     assert "slide other were made otherwise" in answer.err
     assert "model.weights: stored 'c0ffee', asked 'beef'" in answer.err
     assert "10 slides written, 0 were there, 2 failed" in answer.out
-    assert "7 tiles of 1 slides have no finite score and are never flagged: partly" in answer.err
+    assert "7 tiles of 1 slide without a finite score, never flagged: partly" in answer.err
     assert "so that all z-scores are 0): 2 slides: flat, one" in answer.err
     assert "tiny" in answer.err
     for slide in ("nan", "other"):
