@@ -14,9 +14,10 @@ from dask.delayed import Delayed, delayed
 
 from dataflow.stitch import Stitched
 from dataflow.stitch_combine import Floats
+from dataflow.stitch_conflict import PX_LEVEL0, SOURCE, VERSION, conflict
 from dataflow.stitch_spec import GAUSSIAN_SIGMA, StitchRaster
 from store_schema import names
-from store_schema.errors import InputError
+from store_schema.errors import InputError, SettingsConflictError
 from store_schema.raster_group import RasterGroup
 from store_schema.slide_view import SlideView
 from store_schema.specs import RasterSpec
@@ -107,7 +108,7 @@ def stitch_slide(
     Raises
     ------
     SettingsConflictError
-        If the group was made otherwise; names what differs.
+        If the group was made otherwise; names the options that differ.
     DamagedBlockError
         If a block of the source is damaged.
     """
@@ -117,14 +118,17 @@ def stitch_slide(
     arrays = {array: stitched.raster_spec}
     if spec.argmax:
         arrays[names.MASK] = _mask_spec(stitched)
-    group = slide.create_raster_group(
-        source.grid,
-        name,
-        arrays,
-        _provenance(slide, stitched),
-        extra={"source": f"{source.kind}/{source.run}/{source.array}"},
-        overwrite=overwrite,
-    )
+    provenance = _provenance(slide, stitched)
+    extra = {SOURCE: f"{source.kind}/{source.run}/{source.array}"}
+    try:
+        group = slide.create_raster_group(
+            source.grid, name, arrays, provenance, extra=extra, overwrite=overwrite
+        )
+    except SettingsConflictError as error:
+        stored = slide.run_attrs(source.grid, names.MASKS, name)
+        asked = {names.PROVENANCE: provenance, names.EXTRA: extra}
+        mpp = None if spec.px_level0 is not None else slide.record.mpp
+        raise SettingsConflictError(conflict(name, stored, asked, mpp)) from error
     wanted = [(int(row), int(col)) for row, col in np.argwhere(stitched.chunks_with_tiles())]
     to_do = _to_do(group, wanted, verify=verify)
     job = delayed(StitchJob(stitched, group, array), traverse=False)
@@ -208,12 +212,12 @@ def _provenance(slide: SlideView, stitched: Stitched) -> Mapping[str, Any]:
     made_by: dict[str, Any] = {
         "slide": slide.record.fingerprint,
         names.GRID_MADE_BY: source.grid_made_by,
-        "source": {"kind": source.kind, "array": source.array, "fingerprint": source.made_by},
+        SOURCE: {"kind": source.kind, "array": source.array, "fingerprint": source.made_by},
         "mode": spec.mode,
-        "px_level0": stitched.raster.px_level0,
+        PX_LEVEL0: stitched.raster.px_level0,
         "dtype": stitched.dtype.name,
         "argmax": spec.argmax,
-        "stitch_version": STITCH_VERSION,
+        VERSION: STITCH_VERSION,
     }
     if spec.mode == "gaussian":
         made_by["sigma"] = GAUSSIAN_SIGMA

@@ -137,7 +137,7 @@ def stitch(
 def _show(store: str, name: str, found: list[StitchedSlide], *, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from jobs.one_line import one_line
+    from jobs.problem_lines import problem_lines
 
     done = {slide.slide_id: slide.result for slide in found if slide.result is not None}
     failed = {slide.slide_id: slide.problem for slide in found if slide.problem}
@@ -146,8 +146,8 @@ def _show(store: str, name: str, found: list[StitchedSlide], *, as_json: bool) -
         report = {"store": store, "masks": name, "stitched": stitched, "failed": failed}
         click.echo(json.dumps(report, indent=2))
         return
-    for slide_id, problem in failed.items():
-        click.echo(one_line(f"failed: {slide_id}: {problem}"), err=True)
+    for line in problem_lines(failed):
+        click.echo(line, err=True)
     n_new = sum(result.n_painted > 0 for result in done.values())
     n_bytes = sum(result.n_bytes for result in done.values())
     click.echo(

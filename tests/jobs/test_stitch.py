@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jobs.problem_lines import problem_lines
 from store_schema import names
-from store_schema.specs import ArraySpec, GridGeometry, GridSpec, SlideRecord, TileTable
+from store_schema.specs import (
+    ArraySpec,
+    GridGeometry,
+    GridSpec,
+    RasterSpec,
+    SlideRecord,
+    TileTable,
+)
 from store_schema.store import create_store, open_store
 
 GRID = GridSpec(tile_px=32, mpp=0.5, stride_px=32, label="tiles")
@@ -125,5 +133,73 @@ def test_other_settings_need_overwrite(store: Path, slidestream: Callable[..., A
     assert slidestream(*args).code == 0
     refused = slidestream(*args, "--mode", "max")
     assert refused.code == 1
-    assert "mode: stored 'mean', asked 'max'" in refused.err
+    assert refused.err.splitlines() == [
+        "failed: 2 slides (a, b): masks/vae was stitched with --mode mean and not with --mode max: pass --overwrite to "
+        "replace it, or choose another --name"
+    ]
     assert slidestream(*args, "--mode", "max", "--overwrite").code == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (("--mpp", 8), ("--mpp", 4), "stitched with --mpp 8 and not with --mpp 4:"),
+        (("--px", 7.5), ("--px", 64), "stitched with --px 7.5 and not with --px 64:"),
+        ((), ("--mpp", 4), "stitched with --mpp 16 and not with --mpp 4:"),
+        (
+            ("--dtype", "float16"),
+            ("--mode", "max"),
+            "--mode mean, --dtype float16 and not with --mode max, --dtype float32:",
+        ),
+        (
+            ("--mode", "vote"),
+            ("--mode", "vote", "--vote-from", 7),
+            "with --vote-from 0.5 and not with --vote-from 7.0:",
+        ),
+        (("--score", "vae/error_map"), (), "from scores/vae/error_map and not from scores/vae/sc"),
+    ],
+)
+def test_what_differs_is_said_by_option(
+    store: Path,
+    slidestream: Callable[..., Any],
+    before: tuple[object, ...],
+    now: tuple[object, ...],
+    said: str,
+) -> None:
+    args = ("stitch", "--store", store, "--score", "vae", "--name", "n")
+    assert slidestream(*args, *before).code == 0
+    refused = slidestream(*args, *now)
+    assert refused.code == 1
+    (line,) = refused.err.splitlines()
+    assert said in line
+    assert line.startswith("failed: 2 slides (a, b): masks/n was")
+
+
+def test_names_of_other_commands_and_scores_that_have_changed(
+    store: Path, slidestream: Callable[..., Any]
+) -> None:
+    spec = RasterSpec(("y", "x"), (3, 4), "uint8", 100.0)
+    mask = np.ones((3, 4), np.uint8)
+    slide = open_store(store, mode="r+")["a"]
+    slide.write_raster(GRID.name, "hand", {"mask": (spec, mask)}, {"made": "by hand"})
+    args = ("stitch", "--store", store, "--score", "vae", "--slides", "a")
+    assert "is there and not of stitch" in slidestream(*args, "--name", "hand").err
+    assert slidestream(*args, "--name", "n").code == 0
+    arrays = {"score": ArraySpec(("tile",), (), "float32")}
+    group = slide.create_tile_group(
+        GRID.name, names.SCORES, "vae", arrays, {"model": 2}, overwrite=True
+    )
+    for block in range(group.n_blocks):
+        span = group.block_slice(block)
+        group.write_block(block, {"score": np.zeros(span.stop - span.start, np.float32)})
+    changed = slidestream(*args, "--name", "n").err
+    assert "was stitched before scores/vae/score, the grid or the slide changed" in changed
+
+
+def test_problems_of_many_slides_stay_readable() -> None:
+    alike = {f"s{n}": "no room" for n in range(1000)}
+    assert problem_lines(alike) == ["failed: 1000 slides (s0, s1, s2 and 997 more): no room"]
+    each = {f"s{n}": f"s{n} is damaged" for n in range(48)}
+    lines = problem_lines(each)
+    assert (len(lines), lines[0]) == (21, "failed: s0: s0 is damaged")
+    assert lines[-1] == "… and 28 more (--json shows all)"
