@@ -12,5 +12,9 @@ pbip = LazyGroup(
             "jobs.pbip.prototypes_command:prototypes",
             "Make a bank of prototypes of each class.",
         ),
+        "segment": (
+            "jobs.pbip.segment_command:segment",
+            "Segment slides: confidence, masks, and files of them.",
+        ),
     },
 )
