@@ -181,6 +181,38 @@ class Pbip(nn.Module):
         return torch.einsum("ncyx,kc->nkyx", F.normalize(pixels, dim=1), kernel)
 
 
+def new_pbip(
+    config: PbipConfig,
+    prototypes: Tensor,
+    *,
+    seed: int,
+    pretrained: bool = False,
+    weights_file: str | None = None,
+) -> Pbip:
+    """Build a network to be trained; what is random in it follows from ``seed``.
+
+    Parameters
+    ----------
+    config, prototypes
+        See ``Pbip``.
+    seed
+        Of all weights that aren't loaded.
+    pretrained, weights_file
+        Where the backbone's are from, see ``pyramid_backbone``.
+
+    Raises
+    ------
+    ModelError
+        If the backbone or its weights can't be had, or the prototypes don't fit.
+    """
+    with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it was
+        torch.default_generator.manual_seed(seed)
+        backbone = pyramid_backbone(
+            config.backbone, pretrained=pretrained, weights_file=weights_file
+        )
+        return Pbip(config, prototypes, backbone)
+
+
 def merge_subclasses(values: Tensor, k_list: Sequence[int], how: Merge) -> Tensor:
     """Make classes of subclasses: float (n, K, …) → (n, class, …).
 

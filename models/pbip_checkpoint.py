@@ -108,3 +108,41 @@ def load_pbip(path: Path) -> tuple[Pbip, Description]:
         model = Pbip(config, torch.zeros(config.n_prototypes, config.feature_dim))
     load_weights(model, path)
     return model.eval(), description
+
+
+def start_from(model: Pbip, path: Path) -> Description:
+    """Give a network the weights of a trained one, to go on from; prototypes stay its own.
+
+    Parameters
+    ----------
+    model
+        Of the same architecture and classes.
+    path
+        Of the trained one's ``model.safetensors``.
+
+    Returns
+    -------
+    Description
+        Of the trained one.
+
+    Raises
+    ------
+    ModelError
+        If it is a model of another kind or architecture, of other classes or another tile size, or a file is
+        missing, damaged, or a pickle.
+    """
+    trained, description = load_pbip(path)
+    ours, theirs = asdict(model.config), asdict(trained.config)
+    differences = [
+        f"{name} is {theirs[name]}, here {ours[name]}"
+        for name in ours
+        if ours[name] != theirs[name]
+    ]
+    if differences:
+        raise ModelError(
+            f"{path} can't be gone on from ({'; '.join(differences)}): use its settings, or start anew."
+        )
+    state = trained.state_dict()
+    state["prototypes"] = model.prototypes
+    model.load_state_dict(state)
+    return description

@@ -134,11 +134,11 @@ def foreground_masks(maps: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     maps
-        float (p, y, x), each with a value above 0.
+        float (p, 1, y, x), each with a value above 0.
     """
     positive = maps.relu()
     # the largest value is a unit here, and not to be learned
-    a = (positive / positive.detach().amax((1, 2), keepdim=True)).unsqueeze(1)
+    a = positive / positive.detach().amax((2, 3), keepdim=True).clamp_min(1e-6)
     inside = a.detach() >= alpha
     zero = torch.zeros_like(a)
     return torch.where(inside, a, zero), torch.where(inside, zero, 1 - a)
