@@ -310,7 +310,7 @@ def draw_froc(
     if last < end:  # CAMELYON16 reads rates that aren't reached at the end of the curve
         axes.plot(
             [last, end], [sensitivity[-1]] * 2, color=COLORS[0], lw=1.2, ls="--",
-            label=f"no more than {last:.2g} false alarms",
+            label=f"ends at {last:.2g} false alarms",
         )  # fmt: skip
     for reached in (True, False):
         dots = {rate: value for rate, value in rates.items() if (rate <= last) == reached}

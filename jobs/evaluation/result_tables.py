@@ -130,7 +130,7 @@ def _froc_notes(curve: Froc) -> list[str]:
     last = curve.false_alarms[-1]
     if last < max(map(float, curve.at_rates)):
         lines.append(
-            f"there are no more than {last:.2g} false alarms a slide: beyond, sensitivity stays at what was reached, "
+            f"the FROC curve ends at {last:.3g} false alarms a slide: beyond, sensitivity stays at what was reached, "
             "as CAMELYON16's evaluation reads it"
         )
     return lines
@@ -218,21 +218,20 @@ def _localization_table(found: Localization) -> Table:
 
 
 def _froc_table(curve: Froc) -> Table:
-    rates = [f"at {rate}" for rate in curve.at_rates]
-    numbers = ["lesions", "isolated cells", "detections", *rates, "mean"]
-    table = new_table("FROC: sensitivity by false alarms a slide", *numbers, right=tuple(numbers))
+    """Return sensitivities, the mean of them first, since a page may not be wide enough for all."""
+    numbers = ["lesions", "isolated", "detections", "mean", *(f"at {r}" for r in curve.at_rates)]
+    table = new_table("FROC, by false alarms a slide", *numbers, right=tuple(numbers))
     table.add_row(
         counted(curve.n_slides, "slide"),
         str(curve.n_lesions),
         str(curve.n_isolated),
         str(curve.n_detections),
-        *map(shown, curve.at_rates.values()),
-        shown(curve.score),
+        *map(shown, (curve.score, *curve.at_rates.values())),
     )
-    ends = [interval_text(curve.intervals.get(key)) for key in (*curve.at_rates, SCORE)]
+    ends = [interval_text(curve.intervals.get(key)) for key in (SCORE, *curve.at_rates)]
     if any(ends):
         table.add_row("  95 % interval", "", "", "", *ends)
     if curve.chance is not None:
-        values = (*curve.chance.at_rates.values(), curve.chance.score)
+        values = (curve.chance.score, *curve.chance.at_rates.values())
         table.add_row("scores shuffled (chance)", "", "", "", *map(shown, values))
     return table

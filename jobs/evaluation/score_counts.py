@@ -60,10 +60,11 @@ class SlideCounts:
         for slide, place in zip(slides, places, strict=True):
             total[:, place] += slide.counts
         bin_of_level = _bins(total, most_bins)
-        counts = np.zeros((len(slides), 2, int(bin_of_level.max(initial=-1)) + 1), np.float32)
+        n_bins = int(bin_of_level.max(initial=-1)) + 1
+        counts = np.zeros((len(slides), 2, n_bins), np.float32)
         for of_slide, slide, place in zip(counts, slides, places, strict=True):
-            for of_truth, counted in zip(of_slide, slide.counts, strict=True):
-                np.add.at(of_truth, bin_of_level[place], counted)
+            bins = bin_of_level[place]
+            of_slide[:] = [np.bincount(bins, each, n_bins) for each in slide.counts]
         return cls(counts)
 
     def areas(self, times: npt.NDArray[np.integer]) -> tuple[float | None, float | None]:
