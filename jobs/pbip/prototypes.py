@@ -24,7 +24,7 @@ from jobs.pbip.exemplar_features import (
 from jobs.pbip.prototype_sheet import draw_sheet
 from jobs.run_config import absolute_url, beside_store, stain_spec
 from jobs.training.progress import StepProgress, shown_steps
-from jobs.vae.config import StainSettings
+from jobs.training.stain_settings import StainSettings
 from models.encoder import EncoderFactory, EncoderSpec
 from models.preprocess import ResizeMode
 from store_schema import names
