@@ -12,6 +12,10 @@ pbip = LazyGroup(
             "jobs.pbip.prototypes_command:prototypes",
             "Make a bank of prototypes of each class.",
         ),
+        "train": (
+            "jobs.pbip.train_command:train",
+            "Train a network on image-level labels, with the prototypes of a bank.",
+        ),
         "segment": (
             "jobs.pbip.segment_command:segment",
             "Segment slides: confidence, masks, and files of them.",
