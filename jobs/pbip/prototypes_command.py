@@ -10,13 +10,13 @@ import click
 
 from jobs.option_types import SEED_RANGE
 from jobs.options import (
-    config_option,
     json_option,
     stack,
     store_option,
     truth_options,
     verbose_option,
 )
+from jobs.pbip.reference_yaml import reference_config_option
 
 if TYPE_CHECKING:
     from jobs.pbip.prototypes import PrototypesConfig
@@ -161,7 +161,7 @@ prototype_options = stack(
     click.option("--overwrite", is_flag=True, help="Replace a bank of that name made otherwise."),
     json_option,
     verbose_option,
-    config_option,
+    reference_config_option,
 )
 
 

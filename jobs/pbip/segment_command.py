@@ -12,12 +12,12 @@ from dataflow.physical_size import MPP_RANGE
 from jobs.option_types import FiniteRange
 from jobs.options import (
     cluster_options,
-    config_option,
     json_option,
     stack,
     store_option,
     verbose_option,
 )
+from jobs.pbip.reference_yaml import reference_config_option
 
 if TYPE_CHECKING:
     from dataflow.stitch_spec import Mode
@@ -174,7 +174,7 @@ _where = stack(
     ),
     json_option,
     verbose_option,
-    config_option,
+    reference_config_option,
 )
 
 
