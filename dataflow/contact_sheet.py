@@ -14,7 +14,7 @@ from dataflow.ground import Ground
 from dataflow.heat_colours import HeatmapStyle, scaled
 from dataflow.heat_layers import Colour, HeatLayer, Outline
 from dataflow.heat_views import draw_outlines, score_view, slide_view, view_size
-from dataflow.picture_parts import FRAME, INK, font, shortened
+from dataflow.picture_parts import FRAME, INK, font, shortened, wrapped
 
 VIEW_PX: Final = 240
 """Longer side of a slide on the sheet."""
@@ -25,11 +25,13 @@ _MIN_COLUMNS: Final = 4  # room for the heading
 _GAP_PX: Final = 14
 _MARGIN_PX: Final = 20
 _CAPTION_PX: Final = 40
-_HEADER_PX: Final = 112
+_HEADER_PX: Final = 112  # with one line of text
+_LINE_PX: Final = 21
 _TITLE_PX: Final = 24
 _TEXT_PX: Final = 16
 _SMALL_PX: Final = 14
 _BAR_PX: Final = 420
+_NUMBER_PX: Final = 32  # room for the halves of the numbers at the bar's ends
 
 
 @dataclass(frozen=True)
@@ -137,14 +139,17 @@ def _page(head: SheetHead, cells: Sequence[Cell], count: str) -> Image.Image:
     step_x, step_y = VIEW_PX + _GAP_PX, view_height + _CAPTION_PX + _GAP_PX
     rows = math.ceil(len(cells) / columns)
     width = 2 * _MARGIN_PX + columns * step_x - _GAP_PX
-    canvas = Image.new("RGB", (width, _HEADER_PX + rows * step_y + _MARGIN_PX), "white")
+    bar_x = width - _MARGIN_PX - _BAR_PX - _NUMBER_PX
+    lines = _colour_lines(head, bar_x - 2 * _MARGIN_PX - _NUMBER_PX)
+    header_px = _HEADER_PX + _LINE_PX * (len(lines) - 1)
+    canvas = Image.new("RGB", (width, header_px + rows * step_y + _MARGIN_PX), "white")
     below, above = (any(ends) for ends in zip(*(cell.beyond for cell in cells), strict=True))
-    _draw_head(canvas, head, count, (below, above))
+    _draw_head(canvas, head, count, lines, bar_x, (below, above))
     draw = ImageDraw.Draw(canvas)
     type_, small = font(_TEXT_PX), font(_SMALL_PX)
     for i, cell in enumerate(cells):
         x = _MARGIN_PX + (i % columns) * step_x
-        y = _HEADER_PX + (i // columns) * step_y
+        y = header_px + (i // columns) * step_y
         left = x + (VIEW_PX - cell.view.width) // 2
         top = y + (view_height - cell.view.height) // 2
         canvas.paste(cell.view, (left, top))
@@ -156,19 +161,30 @@ def _page(head: SheetHead, cells: Sequence[Cell], count: str) -> Image.Image:
     return canvas
 
 
-def _draw_head(canvas: Image.Image, head: SheetHead, count: str, beyond: tuple[bool, bool]) -> None:
+def _colour_lines(head: SheetHead, room_px: int) -> list[str]:
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    return wrapped(draw, f"colour, the same on all slides: {head.label}", font(_TEXT_PX), room_px)
+
+
+def _draw_head(
+    canvas: Image.Image,
+    head: SheetHead,
+    count: str,
+    lines: Sequence[str],
+    bar_x: int,
+    beyond: tuple[bool, bool],
+) -> None:
     draw = ImageDraw.Draw(canvas)
     large, type_ = font(_TITLE_PX), font(_TEXT_PX)
-    bar_x = canvas.width - _MARGIN_PX - _BAR_PX - 30  # room for the last number
     room = bar_x - 2 * _MARGIN_PX
     title = shortened(draw, f"{head.title}    {count}", large, room)
     draw.text((_MARGIN_PX, 12), title, INK, large)
-    colour = f"colour, the same on all slides: {head.label}"
-    draw.text((_MARGIN_PX, 46), shortened(draw, colour, type_, room), INK, type_)
-    x = _MARGIN_PX
-    for line, label in head.legend:
-        draw.rectangle((x, 74, x + 15, 89), outline=line, width=3)
-        draw.text((x + 23, 73), label, INK, type_)
+    for i, line in enumerate(lines):
+        draw.text((_MARGIN_PX, 46 + i * _LINE_PX), line, INK, type_)
+    x, y = _MARGIN_PX, 52 + len(lines) * _LINE_PX
+    for colour, label in head.legend:
+        draw.rectangle((x, y + 1, x + 15, y + 16), outline=colour, width=3)
+        draw.text((x + 23, y), label, INK, type_)
         x += 56 + math.ceil(draw.textlength(label, type_))
     y = 22
     draw_colour_bar(

@@ -98,6 +98,20 @@ def shortened(
     return text + "…"
 
 
+def wrapped(
+    draw: ImageDraw.ImageDraw, text: str, type_: ImageFont.FreeTypeFont, room_px: int
+) -> list[str]:
+    """Return the text in lines that are no wider than there is room, words whole as far as they have room."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and draw.textlength(longer, type_) <= room_px:
+            lines[-1] = longer
+        else:
+            lines.append(shortened(draw, word, type_, room_px))
+    return lines
+
+
 def save_png(picture: Image.Image, path: Path, what: str) -> None:
     """Write a picture as PNG; folders are made as needed.
 

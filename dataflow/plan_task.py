@@ -16,6 +16,7 @@ from dataflow.stream_spec import EncodeSpec, StreamSpec
 from store_schema import names
 from store_schema.blocks import BlockGroup
 from store_schema.errors import SlideChangedError, SlidestreamError
+from store_schema.predictions import MODEL_SPLIT
 from store_schema.slide_view import SlideView
 from store_schema.specs import fingerprint
 from store_schema.store import open_store
@@ -94,6 +95,8 @@ def _claim(
     }
     extra: dict[str, object] = {}
     notes: list[str] = []
+    if encode.model_slides is not None:
+        extra[MODEL_SPLIT] = encode.model_slides.split_of(slide.slide_id)
     if encode.stain.needs_basis:
         basis = fit_stored_slide(slide, grid_name, encode.stain, source)
         extra[names.STAIN_BASIS] = basis.to_json()

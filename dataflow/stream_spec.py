@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from dataflow.discover import SlideSource
 from dataflow.stain import StainSpec
@@ -38,6 +39,26 @@ class IndexSpec:
 
 
 @dataclass(frozen=True)
+class ModelSlides:
+    """The slides that a model was trained with, by their ids.
+
+    Attributes
+    ----------
+    train, val
+        Those that it learned from, and those that chose its epoch.
+    """
+
+    train: frozenset[str]
+    val: frozenset[str]
+
+    def split_of(self, slide_id: str) -> Literal["train", "val", ""]:
+        """Return which of them a slide is among; empty of one that the model never met."""
+        if slide_id in self.train:
+            return "train"
+        return "val" if slide_id in self.val else ""
+
+
+@dataclass(frozen=True)
 class EncodeSpec:
     """How tiles become arrays.
 
@@ -55,6 +76,8 @@ class EncodeSpec:
         Whether the checksums of stored blocks are checked before they count as done.
     overwrite
         Replace a group of the same name that was made with other settings.
+    model_slides
+        What the model was trained with, kept beside each slide's arrays; None where it isn't known.
     """
 
     name: str
@@ -63,6 +86,7 @@ class EncodeSpec:
     kind: str = FEATURES
     verify: bool = True
     overwrite: bool = False
+    model_slides: ModelSlides | None = None
 
 
 @dataclass(frozen=True)

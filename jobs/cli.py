@@ -28,6 +28,10 @@ cli = LazyGroup(
             "jobs.vae.commands:vae",
             "Unsupervised tile models: train a β-VAE on normal tissue, score how far tiles are from it.",
         ),
+        "pbip": (
+            "jobs.pbip.commands:pbip",
+            "Weak supervision: prototypes, a network that looks for them, masks of slides.",
+        ),
         "encoders": (
             "jobs.encoders:encoders",
             "What can be used as encoder: input size, dim, licence.",

@@ -2,8 +2,9 @@
 
 CLAM writes both without attributes; TRIDENT gives ``coords`` the attributes ``patch_size``, ``patch_size_level0``,
 ``overlap`` [px at the target magnification], ``level0_magnification``, ``target_magnification``, ``level0_width``,
-``level0_height`` and ``name``, and ``features`` an ``encoder``. CLAM's files of coordinates alone, and what others
-make of them, have ``patch_size``, ``patch_level``, ``level_dim`` and ``downsample`` instead.
+``level0_height`` and ``name``, and ``features`` an ``encoder``. Our exports have these and ``level0_mpp``,
+``target_mpp``, ``stride_level0`` and ``grid``. CLAM's files of coordinates alone, and what others make of them, have
+``patch_size``, ``patch_level``, ``level_dim`` and ``downsample`` instead.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.mil.finite import first_not_finite
-from store_schema.errors import InputError, UnreadableSlideError
+from store_schema.errors import InputError, InvalidNameError, UnreadableSlideError
+from store_schema.ids import check_name
 from store_schema.labels import some
 
 _FEATURES, _COORDS = "features", "coords"
@@ -75,6 +77,17 @@ class H5Features:
             return _whole(side)
         side, downsample = self.number("patch_size"), self._downsample()
         return None if side is None or downsample is None else _whole(side * downsample)
+
+    @property
+    def level0_mpp(self) -> float | None:
+        """Pixel size of the slide [µm/px], where the file has it exactly: ours do."""
+        return self.number("level0_mpp")
+
+    @property
+    def grid(self) -> str | None:
+        """Name of the grid that the file was exported from."""
+        said = self.coords_attrs.get("grid")
+        return said if isinstance(said, str) and _is_name(said) else None
 
     @property
     def size_level0(self) -> tuple[int, int] | None:
@@ -241,6 +254,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def _is_name(text: str) -> bool:
+    try:
+        check_name(text)
+    except InvalidNameError:
+        return False
+    return True
 
 
 def _positive(value: Any) -> float | None:

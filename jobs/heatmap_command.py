@@ -78,6 +78,7 @@ source_options = stack(
     show_default=True,
     help="Draw contact_sheet.png where there are several slides.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace pictures that are there already.")
 @json_option
 @verbose_option
 @config_option
@@ -96,6 +97,7 @@ def heatmap(
     truth: Path | None,
     mask: str | None,
     sheet: bool,
+    overwrite: bool,
     as_json: bool,
     verbose: bool,
 ) -> int:
@@ -120,6 +122,7 @@ def heatmap(
         HeatmapStyle(cmap, alpha, percentile, limits),
         None if mask is None else RasterChoice(mask, MASK, grid=grid),
         sheet,
+        overwrite,
     )
 
     def tell(drawn: Heatmap) -> None:

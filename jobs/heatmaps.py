@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,11 +22,13 @@ from jobs.evaluation.truth import Truth, open_truth
 from jobs.heat_regions import TISSUE, find_regions
 from jobs.heat_sources import HeatChoice, HeatSource, heat_source, slides_to_draw
 from jobs.raster_reader import RasterChoice
-from store_schema.errors import SlidestreamError
+from store_schema.errors import InputError, SlidestreamError
+from store_schema.labels import some
 from store_schema.slide_view import SlideView
 from store_schema.store import Store
 
 SHEET_NAME: Final = "contact_sheet"
+_PAGE: Final = re.compile(rf"{SHEET_NAME}(-\d+)?")
 _MOST_THREADS: Final = 8
 _STEPS: Final = np.linspace(0, 1, 201)
 _CUT: Final = (
@@ -53,6 +56,8 @@ class HeatmapSettings:
         Mask of the store to outline; None draws none.
     sheet
         Whether several slides get a contact sheet, too.
+    overwrite
+        Replace pictures that are there already.
     """
 
     choice: HeatChoice
@@ -62,6 +67,7 @@ class HeatmapSettings:
     style: HeatmapStyle = field(default_factory=HeatmapStyle)
     mask: RasterChoice | None = None
     sheet: bool = True
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,20 +136,43 @@ def draw_heatmaps(
     NotInStoreError
         A slide was named that the store hasn't, or no slide has the run.
     InputError
-        There is no such truth, or a picture can't be written.
+        There is no such truth, or a picture is there already or can't be written.
     """
     slides = slides_to_draw(store, settings.choice, settings.slides)
+    with_sheet = settings.sheet and len(slides) > 1
+    pictures = [_picture_path(settings, slide) for slide in slides]
+    _check_free(settings, [*pictures, *(_sheets_in(settings.out) if with_sheet else ())])
     truth = None if settings.truth is None else open_truth(settings.truth)
     drawn = []
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
         sheet_style = None
-        if settings.sheet and len(slides) > 1:
+        if with_sheet:
             sheet_style = _sheet_style(pool, slides, settings)
         for one in pool.map(lambda slide: _draw(slide, settings, truth, sheet_style), slides):
             done(one.heatmap)
             drawn.append(one)
     sheets = [] if sheet_style is None else _draw_sheets(drawn, settings, sheet_style)
     return Heatmaps(tuple(one.heatmap for one in drawn), tuple(sheets))
+
+
+def _picture_path(settings: HeatmapSettings, slide: SlideView) -> Path:
+    return settings.out / f"{slide.slide_id}.png"
+
+
+def _sheets_in(folder: Path) -> list[Path]:
+    """Return the pages of contact sheets that are there."""
+    pages = folder.glob(f"{SHEET_NAME}*.png")
+    return sorted(path for path in pages if _PAGE.fullmatch(path.stem))
+
+
+def _check_free(settings: HeatmapSettings, paths: Sequence[Path]) -> None:
+    """Raise InputError if pictures are there, before any is drawn: they may show something else."""
+    there = [path.name for path in paths if path.exists()]
+    if there and not settings.overwrite:
+        raise InputError(
+            f"{settings.out} has {len(there)} of these pictures already ({some(there)}): give --overwrite, or another "
+            "--out"
+        )
 
 
 def _draw(
@@ -158,7 +187,7 @@ def _draw(
         picture = heatmap_picture(
             slide_id, lines, ground, source.layer, regions.outlines, settings.style
         )
-        path = settings.out / f"{slide_id}.png"
+        path = _picture_path(settings, slide)
         save_png(picture, path, "heatmap")
         cell = None
         if sheet is not None:
@@ -225,4 +254,6 @@ def _draw_sheets(
         number = f"-{i}" if len(pages) > 1 else ""
         paths.append(settings.out / f"{SHEET_NAME}{number}.png")
         save_png(page, paths[-1], "contact sheet")
+    for stale in set(_sheets_in(settings.out)) - set(paths):
+        stale.unlink()  # pages of a longer sheet would pass for pages of this one
     return paths

@@ -90,6 +90,13 @@ def h5(folder: Path, slides: tuple[str, ...], as_json: bool, verbose: bool, **op
     return 0 if summary["ok"] else 1
 
 
+def _beside(summary: dict[str, Any]) -> list[str]:
+    n_beside = summary["beside_stored"]
+    return [
+        f"  {n_beside} slides had a grid of the same tiles: the features lie beside them"
+    ] * bool(n_beside)
+
+
 def _sizes(summary: dict[str, Any]) -> list[str]:
     """Say how large tiles are, where the slides' pixel sizes are known."""
     if not summary["tile_px"]:
@@ -115,6 +122,7 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         f"{slides['complete']} of {slides['asked']} slides, {summary['tiles']:,} tiles in {summary['store']}",
         f"  grid {', '.join(summary['grids']) or 'none'}, features {', '.join(summary['features']) or 'none'}: "
         f"{blocks['done']:,} blocks written, {blocks['already_stored']:,} were there",
+        *_beside(summary),
         *_sizes(summary),
     ]
     notes = [f"  {slide}: {note}" for slide, said in summary["notes"].items() for note in said]

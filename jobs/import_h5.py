@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dataflow.discover import SlideSource, discover_slides
-from dataflow.physical_size import OBJECTIVE_TIMES_MPP, PLAUSIBLE_MPP, check_given_mpp
+from dataflow.physical_size import check_given_mpp
 from dataflow.receipts import Failure
 from jobs.h5_features import H5Features, find_h5, read_h5
 from jobs.h5_grid import ImportedGrid, lay_imported
+from jobs.h5_own_grid import IMPORTED, OwnGrid, own_grid
+from jobs.h5_slide import add_slide, check_inside, record_of_file, record_of_slide
 from jobs.run_config import absolute_url
 from store_schema import names
-from store_schema.errors import DuplicateIdError, SlidestreamError, UnreadableSlideError
+from store_schema.errors import (
+    DuplicateIdError,
+    SettingsConflictError,
+    SlidestreamError,
+)
 from store_schema.ids import check_name, check_slide_id
 from store_schema.slide_view import SlideView
 from store_schema.specs import ArraySpec, GridSpec, SlideRecord, fingerprint
@@ -27,8 +33,6 @@ from store_schema.store import Store, create_store
 IMPORT_VERSION = 1
 DEFAULT_NAME = "imported"
 _FOLDER_PREFIX = "features_"  # TRIDENT's folders are called features_<encoder>
-
-_LEAST_MPP, _MOST_MPP = PLAUSIBLE_MPP
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +87,8 @@ class ImportedSlide:
     notes: tuple[str, ...]
     tile_px: int
     mpp: float | None
+    beside: bool
+    """Whether the grid was there with the same tiles."""
 
 
 def import_h5(config: ImportConfig) -> dict[str, Any]:
@@ -128,6 +134,7 @@ def import_h5(config: ImportConfig) -> dict[str, Any]:
         "features": sorted({slide.features for slide in imported}),
         "tile_px": sorted({slide.tile_px for slide in imported}),
         "mpp": sorted({slide.mpp for slide in imported if slide.mpp is not None}),
+        "beside_stored": sum(slide.beside for slide in imported),
         "without_mpp": sum(slide.mpp is None for slide in imported),
         "tiles": sum(slide.n_tiles for slide in imported),
         "blocks": {
@@ -168,82 +175,63 @@ def _import_file(
     grid = lay_imported(file, config.tile_level0)
     notes = list(grid.notes)
     if source is not None:
-        record = _record_of_slide(source)
+        record = record_of_slide(source)
     else:
-        record = _record_of_file(store, slide_id, file, grid, config.slide_mpp)
+        record = record_of_file(store, slide_id, file, grid, config.slide_mpp)
         if config.slides:
             notes.append("its slide was not found; the feature file stands for it")
-    _check_inside(file, (record.width, record.height) if source else file.size_level0)
-    slide = store.add_slide(record, overwrite=config.overwrite)
-    spec = _spec(file, grid, slide.record.mpp, config.grid)
-    _create_grid(slide, spec, file, grid, config)
+    check_inside(file, (record.width, record.height) if source else file.size_level0)
+    placed = _stored_grid(store, config, slide_id, file, grid, None if source is None else record)
+    if placed is None:
+        slide = add_slide(store, record, file, known=source is not None, overwrite=config.overwrite)
+        spec = _spec(file, grid, slide.record.mpp, config.grid)
+        _create_grid(slide, spec, file, grid, config)
+        placed = OwnGrid(spec.name, spec.tile_px, spec.mpp, grid.order)
+        beside = False
+    else:
+        slide, beside = store[slide_id], True
+        notes = []  # of what had to be inferred of the grid
     name = config.features or _features_name(file)
-    blocks = _write_features(slide, spec.name, name, file, grid, overwrite=config.overwrite)
+    blocks = _write_features(slide, placed, name, file, overwrite=config.overwrite)
     return ImportedSlide(
-        slide_id, spec.name, name, len(grid.table), *blocks, tuple(notes), spec.tile_px, spec.mpp
+        slide_id,
+        placed.name,
+        name,
+        len(grid.table),
+        *blocks,
+        tuple(notes),
+        placed.tile_px,
+        placed.mpp,
+        beside,
     )
 
 
-def _check_inside(file: H5Features, size_level0: tuple[int, int] | None) -> None:
-    """Raise UnreadableSlideError if a tile begins where the slide has ended: it belongs to another slide or level."""
-    furthest = tuple(file.coords.max(axis=0).tolist())
-    if size_level0 is not None and any(
-        at >= side for at, side in zip(furthest, size_level0, strict=True)
-    ):
-        raise UnreadableSlideError(
-            f"{file.path}: its tiles go up to x {furthest[0]}, y {furthest[1]}, and the slide has {size_level0[0]} x "
-            f"{size_level0[1]} px; coords must be those of this slide, in level-0 pixels"
-        )
+def _stored_grid(
+    store: Store,
+    config: ImportConfig,
+    slide_id: str,
+    file: H5Features,
+    grid: ImportedGrid,
+    record: SlideRecord | None,
+) -> OwnGrid | None:
+    """Return the grid of the store that the file's tiles are of, unless what is said of the slide speaks against it.
 
-
-def _record_of_slide(source: SlideSource) -> SlideRecord:
-    # loads torch, which features without slides don't need
-    from dataflow.index import slide_record
-    from dataflow.slide import open_slide
-    from dataflow.slide_digest import slide_digest
-
-    reader = open_slide(source.path, source.mpp)
-    try:
-        return slide_record(source.slide_id, source.path, reader.info, slide_digest(source.path))
-    finally:
-        reader.close()
-
-
-def _record_of_file(
-    store: Store, slide_id: str, file: H5Features, grid: ImportedGrid, slide_mpp: float | None
-) -> SlideRecord:
-    """Return what a feature file tells of its slide, completed by what the store knows of it.
-
-    The content of the slide is not known, only its name: files of several encoders are of one slide.
+    ``record`` is that of the slide's own file; where there is none, its id and size and the corners must do.
     """
-    side = grid.geometry.tile_level0
-    extent = (int(grid.table.x.max()) + side, int(grid.table.y.max()) + side)
-    width, height = file.size_level0 or extent
-    power = file.number("level0_magnification")
-    if power is not None and not _LEAST_MPP <= OBJECTIVE_TIMES_MPP / power <= _MOST_MPP:
-        power = None
-    mpp, mpp_source = slide_mpp, "user"
-    if mpp is None and power is not None:
-        mpp, mpp_source = OBJECTIVE_TIMES_MPP / power, "objective"
-    record = SlideRecord(
-        slide_id=slide_id,
-        source=str(file.path.absolute()),
-        fingerprint=fingerprint({"slide_id": slide_id}),
-        vendor="h5",
-        width=width,
-        height=height,
-        mpp=mpp,
-        mpp_source="unknown" if mpp is None else mpp_source,
-        objective_power=power,
-    )
-    known = store[slide_id].record if slide_id in store else None
-    if known is None or known.fingerprint != record.fingerprint:
-        return record
-    if file.size_level0 is None:
-        record = replace(record, width=known.width, height=known.height)
-    return (
-        record if mpp is not None else replace(record, mpp=known.mpp, mpp_source=known.mpp_source)
-    )
+    if slide_id not in store:
+        return None
+    slide = store[slide_id]
+    known = slide.record
+    if record is not None:
+        same = (record.fingerprint, record.width, record.height, record.mpp) == (
+            known.fingerprint, known.width, known.height, known.mpp,
+        )  # fmt: skip
+    else:
+        same = file.size_level0 in (None, (known.width, known.height)) and config.slide_mpp in (
+            None,
+            known.mpp,
+        )
+    return own_grid(slide, file, grid, config.grid) if same else None
 
 
 def _spec(
@@ -253,10 +241,13 @@ def _spec(
     scale = geometry.tile_level0 / tile_px
     target = file.number("target_magnification")
     mpp = None if slide_mpp is None else slide_mpp * scale
+    if slide_mpp == file.level0_mpp:  # tiles are whole level-0 pixels, so that the scale is rounded
+        mpp = file.number("target_mpp") or mpp
     # not as our own grids are named: `run` may make one of the same size and mpp in this store
     default = DEFAULT_NAME if mpp is None else f"{tile_px}px_{tile_px * mpp:.0f}um"
     if target is not None:  # the same for all slides, whatever a scanner's 20x is
         default = f"{tile_px}px_{target:g}x"
+    default = file.grid or default
     return GridSpec(
         tile_px=tile_px,
         mpp=mpp,
@@ -271,6 +262,12 @@ def _create_grid(
     slide: SlideView, spec: GridSpec, file: H5Features, grid: ImportedGrid, config: ImportConfig
 ) -> None:
     table, record = grid.table, slide.record
+    there = slide.grid_attrs(spec.name) if spec.name in slide.grids else None
+    if there is not None and IMPORTED not in there[names.PROVENANCE] and not config.overwrite:
+        raise SettingsConflictError(
+            f"the grid {spec.name} is there with other tiles than {file.path} has: give these a grid of their own with "
+            "--grid-name"
+        )
     slide.create_grid(
         spec,
         grid.geometry,
@@ -281,7 +278,7 @@ def _create_grid(
             "grid": spec.to_json(),
             "block_tiles": config.block_tiles,
             "import_version": IMPORT_VERSION,
-            "imported": {
+            IMPORTED: {
                 "format": "h5",
                 # of the tiles in stored order: files of several encoders may list them differently
                 "corners": fingerprint({"x": table.x.tolist(), "y": table.y.tolist()}),
@@ -310,10 +307,9 @@ def _features_name(file: H5Features) -> str:
 
 def _write_features(
     slide: SlideView,
-    grid_name: str,
+    grid: OwnGrid,
     name: str,
     file: H5Features,
-    grid: ImportedGrid,
     *,
     overwrite: bool,
 ) -> tuple[int, int]:
@@ -323,24 +319,31 @@ def _write_features(
     spec = ArraySpec(
         (names.TILE, names.FEATURE), features.shape[1:], np.dtype(features.dtype).name, attrs
     )
-    group = slide.create_tile_group(
-        grid_name,
-        names.FEATURES,
-        name,
-        {names.FEATURES: spec},
-        {
-            "slide": slide.record.fingerprint,
-            names.GRID_MADE_BY: slide.grid_attrs(grid_name)[names.FINGERPRINT],
-            "import_version": IMPORT_VERSION,
-            "imported": {
-                "format": "h5",
-                "content": file.digest,
-                "attributes": dict(file.features_attrs),
-            },
+    provenance = {
+        "slide": slide.record.fingerprint,
+        names.GRID_MADE_BY: slide.grid_attrs(grid.name)[names.FINGERPRINT],
+        "import_version": IMPORT_VERSION,
+        IMPORTED: {
+            "format": "h5",
+            "content": file.digest,
+            "attributes": dict(file.features_attrs),
         },
-        extra={"file": file.path.name},
-        overwrite=overwrite,
-    )
+    }
+    try:
+        group = slide.create_tile_group(
+            grid.name,
+            names.FEATURES,
+            name,
+            {names.FEATURES: spec},
+            provenance,
+            extra={"file": file.path.name},
+            overwrite=overwrite,
+        )
+    except SettingsConflictError as error:
+        raise SettingsConflictError(
+            f"the grid {grid.name} has other features {name}: give them another name with --features, or pass "
+            "--overwrite to replace those that are there"
+        ) from error
     missing = group.missing_blocks()
     for block in missing:
         rows = grid.order[group.block_slice(block)]

@@ -69,6 +69,7 @@ def show(store: str, slide_id: str | None, as_json: bool, verbose: bool) -> int:
             "store": opened.url,
             "slides": [asdict(opened[name].record) for name in slides],
             "grids": [asdict(grid) for grid in contents],
+            "prototypes": opened.banks,
         }
         click.echo(json.dumps(found, indent=2))
     else:

@@ -41,11 +41,12 @@ def run_here(config: RunConfig, *, quiet: bool) -> dict[str, Any]:
     with connect(config.cluster.scheduler, config.cluster.spec()) as client:
         if not quiet:
             say(f"dashboard {dashboard_link(client)}")
-        return execute(config, prepared, client, lambda n, logger: _shown(n, logger, quiet=quiet))
+        return execute(config, prepared, client, lambda n, logger: shown(n, logger, quiet=quiet))
 
 
 @contextmanager
-def _shown(n_slides: int, logger: logging.Logger, *, quiet: bool) -> Iterator[StreamObserver]:
+def shown(n_slides: int, logger: logging.Logger, *, quiet: bool) -> Iterator[StreamObserver]:
+    """Show progress: a bar on a terminal, plain lines elsewhere, only the log if ``quiet``."""
     console = Console(stderr=True)
     if quiet:
         yield LogObserver(n_slides, logger)

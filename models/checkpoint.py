@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from models.weights import StateDict, file_digest
-from store_schema.errors import ModelError
+from store_schema.errors import InputError, ModelError
 from store_schema.objects import LocalObjects
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 SCHEMA: Final = 1
 _METADATA, _DIGEST = "slidestream", "blake2b"  # keys of a file's header
@@ -72,6 +78,43 @@ def load_description(path: Path) -> dict[str, object]:
             "or finish the training that was stopped."
         )
     return document
+
+
+def saved_config(description: Mapping[str, Any], key: str, of: type[Config], path: Path) -> Config:
+    """Build a frozen dataclass of settings again that a description holds as ``asdict`` of it.
+
+    Parameters
+    ----------
+    description, key
+        What ``load_description`` returned, and where the settings are in it.
+    of
+        The dataclass.
+    path
+        Of the weights, for errors.
+
+    Raises
+    ------
+    ModelError
+        If the settings are damaged, or of another architecture than this version's.
+    """
+    saved = description.get(key)
+    known = {field.name for field in fields(of)}
+    if not isinstance(saved, dict) or saved.keys() != known:
+        raise ModelError(
+            f"{path} is of another architecture than this version's {of.__name__}: use the version that "
+            "trained it, or train again."
+        )
+    # JSON knows no tuples
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()
+    }
+    try:
+        config: Config = of(**values)
+    except (InputError, TypeError) as error:
+        raise ModelError(
+            f"The description beside {path} is damaged ({key}): restore it, or train again."
+        ) from error
+    return config
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

@@ -164,14 +164,22 @@ class EncoderFactory:
             If this process sees no GPU and the factory wants one.
         """
         require_device_here(self.device)
+        return TileEncoder(self, self.network())
+
+    def network(self) -> nn.Module:
+        """Build the network with its weights: float32 (n, 3, y, x) → (n, dim), on the CPU.
+
+        Raises
+        ------
+        ModelError
+            If the weights can't be had or don't fit.
+        """
         source = find_source(self.spec.name)
-        if self.spec.random_weights:
-            with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it was
-                torch.default_generator.manual_seed(self.spec.seed)
-                network = source.network(None)
-        else:
-            network = source.network(source.weights())
-        return TileEncoder(self, network)
+        if not self.spec.random_weights:
+            return source.network(source.weights())
+        with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it was
+            torch.default_generator.manual_seed(self.spec.seed)
+            return source.network(None)
 
     def _weights_digest(self) -> str:
         source = find_source(self.spec.name)

@@ -55,12 +55,13 @@ class PackagedLite0:
 
         network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         if weights is not None:
-            self._load(network, weights)
+            self.load(network, weights)
         network.reset_classifier(0)  # type: ignore[operator]
         return fold_batch_norms(network)
 
     @staticmethod
-    def _load(network: nn.Module, weights: Path) -> None:
+    def load(network: nn.Module, weights: Path) -> None:
+        """Load the package's file into timm's network, as it was trained: with its classifier, batch norms unfolded."""
         # The package names its modules otherwise (_blocks.0._depthwise_conv), but lists the same
         # tensors in the same order. Shapes and the last part of each name (running_mean …) tell.
         ours, theirs = network.state_dict(), read_state(weights)

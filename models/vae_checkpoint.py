@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import torch
 
-from models.checkpoint import load_description, load_weights
+from models.checkpoint import load_description, load_weights, saved_config
 from models.tile_head import TileHead, TileHeadConfig
 from models.vae import VaeConfig, VaeSkip96
 from models.vae_loss import VaeLossSpec
-from store_schema.errors import InputError, ModelError
+from store_schema.errors import ModelError
 
 VAE: Final = "vae"
 HEAD: Final = "vae-head"
 
 Description: TypeAlias = Mapping[str, Any]
-Config = TypeVar("Config", bound=VaeConfig | TileHeadConfig)
 
 _WHAT: Final[Mapping[str, str]] = {
     VAE: "a VAE (`slidestream vae train`)",
@@ -95,9 +94,9 @@ def read_vae_description(path: Path) -> Description:
     kind = description.get("kind")
     if kind not in _WHAT:
         raise ModelError(f"{path} is a model of kind {kind!r}: give {_WHAT[VAE]} or {_WHAT[HEAD]}.")
-    config = _config(description, "config", VaeConfig, path)
+    config = saved_config(description, "config", VaeConfig, path)
     if kind == HEAD:
-        _config(description, "head", TileHeadConfig, path)
+        saved_config(description, "head", TileHeadConfig, path)
     mpp = description.get("mpp")
     sound = (
         description.get("tile_px") == config.tile_px
@@ -126,7 +125,7 @@ def load_vae(path: Path) -> tuple[VaeSkip96, Description]:
     """
     description = read_vae_description(path)
     _require(VAE, description, path)
-    model = VaeSkip96(_config(description, "config", VaeConfig, path))
+    model = VaeSkip96(saved_config(description, "config", VaeConfig, path))
     _load(model, path)
     return model.eval(), description
 
@@ -135,8 +134,8 @@ def load_head(path: Path) -> tuple[TileHead, Description]:
     """Load a trained head together with its VAE; otherwise as ``load_vae``."""
     description = read_vae_description(path)
     _require(HEAD, description, path)
-    vae = VaeSkip96(_config(description, "config", VaeConfig, path))
-    head = TileHead(vae, _config(description, "head", TileHeadConfig, path))
+    vae = VaeSkip96(saved_config(description, "config", VaeConfig, path))
+    head = TileHead(vae, saved_config(description, "head", TileHeadConfig, path))
     _load(head, path)
     return head.eval(), description
 
@@ -154,24 +153,3 @@ def _require(kind: str, description: Description, path: Path) -> None:
     found = description["kind"]
     if found != kind:
         raise ModelError(f"{path} is {_WHAT[found]}: give {_WHAT[kind]}.")
-
-
-def _config(description: Description, key: str, of: type[Config], path: Path) -> Config:
-    saved = description.get(key)
-    known = {field.name: field.type for field in fields(of)}
-    if not isinstance(saved, dict) or saved.keys() != known.keys():
-        raise ModelError(
-            f"{path} is of another architecture than this version's {of.__name__}: use the version that "
-            "trained it, or train again."
-        )
-    # JSON knows no tuples
-    values: dict[str, Any] = {
-        name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()
-    }
-    try:
-        config: Config = of(**values)
-    except (InputError, TypeError) as error:
-        raise ModelError(
-            f"The description beside {path} is damaged ({key}): restore it, or train again."
-        ) from error
-    return config

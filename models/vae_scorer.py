@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +20,7 @@ from models.tile_device import (
     resolve_tile_device,
 )
 from models.tile_head import TileHead
+from models.tile_outputs import Scores, check_tile_size, stored_arrays
 from models.vae import VaeSkip96
 from models.vae_checkpoint import HEAD, Description, load_head, load_vae, read_vae_description
 from models.vae_loss import kl_nats
@@ -29,8 +28,6 @@ from models.weights import file_digest
 from store_schema import names
 from store_schema.errors import InputError, ModelError
 from store_schema.specs import ArraySpec
-
-Scores: TypeAlias = Mapping[str, npt.NDArray[np.generic]]
 
 L1: Final = "l1"
 L2: Final = "l2"
@@ -248,7 +245,7 @@ class VaeScorer:
         ModelError
             If the tiles are of another size, or a score is not finite.
         """
-        _check_size(tiles, self.factory.tile_px)
+        check_tile_size(tiles, self.factory.tile_px)
         with torch.inference_mode():
             x = self._model.normalize(tiles)
             with arithmetic(self.factory.precision, self.factory.device):
@@ -256,7 +253,7 @@ class VaeScorer:
             with arithmetic("fp32", self.factory.device):
                 scores = self._scores(x, output.reconstruction)
                 scores[KL] = kl_nats(output.mean, output.logvar)
-        return _on_cpu(scores, self.factory)
+        return _stored(scores, self.factory)
 
     def _scores(self, x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
         shown = self._model.denormalize(x), self._model.denormalize(reconstruction)
@@ -283,10 +280,10 @@ class HeadScorer:
 
     def __call__(self, tiles: Tensor) -> Scores:
         """Return the probability of tumour of uint8 (n, y, x, rgb)."""
-        _check_size(tiles, self.factory.tile_px)
+        check_tile_size(tiles, self.factory.tile_px)
         with torch.inference_mode(), arithmetic(self.factory.precision, self.factory.device):
             logits = self._model(tiles).float()
-        return _on_cpu({PROBABILITY: torch.sigmoid(logits)}, self.factory)
+        return _stored({PROBABILITY: torch.sigmoid(logits)}, self.factory)
 
 
 def _placed(model: Any, device: torch.device) -> Any:
@@ -297,26 +294,5 @@ def _tile_score(long_name: str, units: str) -> ArraySpec:
     return ArraySpec((names.TILE,), (), "float32", {"long_name": long_name, "units": units})
 
 
-def _check_size(tiles: Tensor, tile_px: int) -> None:
-    if tiles.shape[1:3] != (tile_px, tile_px):
-        raise ModelError(
-            f"The model takes tiles of {tile_px} px and got {tiles.shape[2]} x {tiles.shape[1]} px: use a grid "
-            f"of {tile_px} px."
-        )
-
-
-def _on_cpu(scores: Mapping[str, Tensor], factory: VaeScorerFactory) -> Scores:
-    found = {}
-    for name, array in factory.outputs.items():
-        stored = scores[name].to(getattr(torch, array.dtype))
-        if not bool(torch.isfinite(stored).all()):
-            raise ModelError(
-                f"{name} of {factory.spec.checkpoint} is not finite in {factory.precision}: "
-                + (
-                    "its weights are damaged."
-                    if factory.precision == "fp32"
-                    else "use --precision fp32."
-                )
-            )
-        found[name] = stored.cpu().numpy()
-    return found
+def _stored(scores: Mapping[str, Tensor], factory: VaeScorerFactory) -> Scores:
+    return stored_arrays(scores, factory.outputs, factory.precision, factory.spec.checkpoint)

@@ -76,6 +76,8 @@ def _problems(ours: Mapping[str, Any], needed: Mapping[str, _Check]) -> Iterator
         ours[names.PROVENANCE]
     ):
         yield "the fingerprint is not that of the provenance"
+    if names.K_LIST in needed and len(ours[names.K_LIST]) != len(ours[names.CLASS_NAMES]):
+        yield f"{names.K_LIST} has not one number a class"
     if names.ARRAYS in needed and sorted(ours[names.ARRAYS]) != sorted(ours[names.ARRAY_ORDER]):
         yield f"{names.ARRAY_ORDER} doesn't name the arrays"
 
@@ -228,6 +230,15 @@ _NEEDED: Mapping[str, Mapping[str, _Check]] = {
     names.FEATURES: _RUN,
     names.SCORES: _RUN,
     names.SELECTIONS: {**_MADE, names.SELECTED: _at_least(0), names.COMPLETE: _is_bool},
+    names.PROTOTYPES: {
+        **_MADE,
+        names.CLASS_NAMES: _list_of(_is_text),
+        names.K_LIST: _list_of(_at_least(1)),
+        names.FEATURE_DIM: _at_least(1),
+        names.N_EXEMPLARS: _at_least(1),
+        names.SLIDES: _list_of(_is_text),
+        names.COMPLETE: _is_bool,
+    },
     names.MASKS: {
         **_MADE,
         names.PX_LEVEL0: _is_positive,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from store_schema import names
+from store_schema.prototypes import prototype_attrs
 
 if TYPE_CHECKING:
     from store_schema.slide_view import SlideView
@@ -96,6 +97,13 @@ def store_text(store: Store) -> str:
         lines.extend(
             _several(sorted({r.name for c in here for r in c.runs if r.kind == names.SCORES}))
         )
+    for name in store.banks:
+        bank = prototype_attrs(store.objects, name)
+        classes = ", ".join(
+            f"{k} of {c}" for c, k in zip(bank[names.CLASS_NAMES], bank[names.K_LIST], strict=True)
+        )
+        note = "" if bank[names.COMPLETE] else ", not wholly written"
+        lines.append(f"  prototypes {name}: {classes}{note}")
     return "\n".join(lines)
 
 

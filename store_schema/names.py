@@ -24,6 +24,8 @@ SCORES: Final = "scores"
 SELECTIONS: Final = "selections"
 MASKS: Final = "masks"
 CONTAINERS: Final = (FEATURES, SCORES, SELECTIONS, MASKS)  # groups of a grid that hold runs
+# banks of prototypes belong to no slide: they lie beside the slides, under a name that no slide can have
+PROTOTYPES: Final = "__prototypes__"
 
 # dimensions
 TILE: Final = "tile"
@@ -33,6 +35,8 @@ Y: Final = "y"
 X: Final = "x"
 RGB: Final = "rgb"
 K: Final = "k"
+PROTOTYPE: Final = "prototype"
+EXEMPLAR: Final = "exemplar"
 
 # arrays of a grid
 ROW: Final = "row"
@@ -47,6 +51,11 @@ MASK: Final = "mask"
 CONFIDENCE: Final = "confidence"
 TILE_INDEX: Final = "tile_index"
 RANK_SCORE: Final = "rank_score"
+CLASS_INDEX: Final = "class_index"
+CLUSTER_SIZE: Final = "cluster_size"
+EXEMPLAR_SLIDE: Final = "exemplar_slide"
+EXEMPLAR_TILE: Final = "exemplar_tile"
+EXEMPLAR_SIMILARITY: Final = "exemplar_similarity"
 TISSUE_RUN: Final = "tissue"  # masks/tissue: the mask that the grid was made from
 
 # attributes of arrays
@@ -76,5 +85,10 @@ CHUNKS: Final = (
 PX_LEVEL0: Final = "px_level0"
 ORIGIN_LEVEL0: Final = "origin_level0"
 SELECTED: Final = "selected"  # number of tiles of a selection
+K_LIST: Final = "k_list"  # of a bank: prototypes of each class, in the order of CLASS_NAMES
+OFFSETS: Final = "offsets"  # of a bank: where the prototypes of each class begin, and their number
+FEATURE_DIM: Final = "feature_dim"
+N_EXEMPLARS: Final = "n_exemplars"
+SLIDES: Final = "slides"  # of a bank: slide ids, which EXEMPLAR_SLIDE counts through
 
 DEFAULT_BLOCK_TILES: Final = 1024

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from store_schema.bags import Bags
     from store_schema.labels import Labels
+    from store_schema.prototypes import PrototypeBank
 
 __all__ = ["Mode", "SlideView", "Store", "create_store", "open_store"]
 
@@ -221,6 +222,37 @@ class Store:
         from store_schema.predictions import read_predictions
 
         return read_predictions(self, run, grid)
+
+    @property
+    def banks(self) -> list[str]:
+        """Names of the banks of prototypes, sorted."""
+        from store_schema.prototypes import bank_names
+
+        return bank_names(self.objects)
+
+    def prototypes(self, name: str) -> PrototypeBank:
+        """Return a bank of prototypes, as ``pbip prototypes`` wrote it.
+
+        Raises
+        ------
+        NotInStoreError
+            There is no such bank; names near ones.
+        IncompleteError, DamagedBlockError
+            It isn't wholly written, or an object of it is lost or damaged.
+        """
+        from store_schema.prototypes import read_prototypes
+
+        return read_prototypes(self.objects, name)
+
+    def write_prototypes(self, bank: PrototypeBank, *, overwrite: bool = False) -> None:
+        """Write a bank whole; the same again is a no-op, see :func:`store_schema.prototypes.write_prototypes`."""
+        from store_schema.prototypes import write_prototypes
+
+        if self.mode != "r+":
+            raise StoreError(
+                f'{self.url} is open for reading: open_store(url, mode="r+") to add to it'
+            )
+        write_prototypes(self.objects, bank, overwrite=overwrite)
 
     def _has(self, slide_id: str) -> bool:
         return group_attrs(self.objects, slide_id, names.KIND_SLIDE) is not None

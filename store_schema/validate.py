@@ -25,6 +25,7 @@ from store_schema.layout import (
 )
 from store_schema.leftovers import find_leftovers
 from store_schema.objects import METADATA, Objects, open_objects
+from store_schema.prototypes import prototype_layouts
 from store_schema.store import Store
 
 # part of an array's metadata document → code of a departure from it
@@ -192,6 +193,7 @@ def _children(
             continue
         found = hierarchy.ours.get(child, {}).get(names.KIND)
         fits = found == expected and (found != names.KIND_CONTAINER or name in names.CONTAINERS)
+        fits |= (found, name, path) == (names.KIND_CONTAINER, names.PROTOTYPES, "")
         if hierarchy.nodes[child] is not None and (found is None or not fits):
             yield Violation(child, f"the schema has no such thing in a {kind}", "unknown-node")
 
@@ -205,6 +207,8 @@ def _layouts(
         return {name: grid_array(name, ours[names.N_TILES]) for name in GRID_ARRAYS}
     if kind == names.SELECTIONS:
         return {name: selection_array(name, ours[names.SELECTED]) for name in SELECTION_ARRAYS}
+    if kind == names.PROTOTYPES:
+        return prototype_layouts(ours)
     if kind in (names.FEATURES, names.SCORES):
         return from_attrs(objects, path, ours).layouts
     if kind == names.MASKS:

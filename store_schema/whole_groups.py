@@ -1,4 +1,4 @@
-"""Groups that are written whole by one process: selections. ``complete`` is set last."""
+"""Groups that are written whole by one process: selections, prototypes. ``complete`` is set last."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from store_schema.specs import fingerprint
 
 def write_whole_group(
     objects: Objects,
-    grid_path: str,
+    parent: str,
     kind: str,
     name: str,
     arrays: Mapping[str, tuple[ArrayLayout, Array]],
@@ -31,8 +31,8 @@ def write_whole_group(
 
     Parameters
     ----------
-    objects, grid_path
-        The grid it belongs to.
+    objects, parent
+        Path of what it belongs to: a grid, or the root, which is empty.
     kind
         E.g. ``selections``.
     name
@@ -54,8 +54,9 @@ def write_whole_group(
         If the group exists with other provenance or facts.
     """
     check_name(name, f"{kind} name")
-    ensure_container(objects, f"{grid_path}/{kind}")
-    path = f"{grid_path}/{kind}/{name}"
+    container = f"{parent}/{kind}" if parent else kind
+    ensure_container(objects, container)
+    path = f"{container}/{name}"
     ours = {
         names.KIND: kind,
         names.FINGERPRINT: fingerprint(provenance),

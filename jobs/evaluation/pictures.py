@@ -77,6 +77,7 @@ def draw_pictures(
             truth=settings.truth,
             mask=settings.mask,
             sheet=False,
+            overwrite=True,
         ),
     )
     return [

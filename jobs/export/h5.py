@@ -3,8 +3,9 @@
 Both have ``features`` (tile, feature) and ``coords`` (tile, 2), x and y of the corners [px, level 0]; the attributes of
 ``coords`` are TRIDENT's (``trident.IO.coords_to_h5``): ``patch_size`` and ``overlap`` [px at the target magnification],
 ``patch_size_level0``, ``level0_magnification``, ``target_magnification``, ``level0_width``, ``level0_height``,
-``name``. Magnification is nominal, 10 / mpp: 0.25 µm/px is 40. ``stride_level0`` is ours: where it is no whole number,
-the others can't say it.
+``name``. Magnification is nominal, 10 / mpp: 0.25 µm/px is 40. Ours are what these can't say, so that an
+import makes the same grid again, or finds it: ``stride_level0``, which need be no whole number, ``level0_mpp`` and
+``target_mpp`` [µm/px], and ``grid``, its name.
 """
 
 from __future__ import annotations
@@ -123,11 +124,14 @@ def _coords_attrs(slide: SlideView, grid: str) -> dict[str, Any]:
         "level0_width": record.width,
         "level0_height": record.height,
         STRIDE: float(geometry["stride_level0"]),
+        "grid": grid,
     }
     if record.mpp is not None:
         said["level0_magnification"] = _magnification(record.mpp)
+        said["level0_mpp"] = record.mpp
     if spec["mpp"] is not None:
         said["target_magnification"] = _magnification(spec["mpp"])
+        said["target_mpp"] = spec["mpp"]
     return said
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from dataflow.stream_spec import ModelSlides
 from jobs.vae.tile_scale import TileScale
 from models.fit import checkpoint_paths
 from store_schema.errors import ModelError
+
+VAE_SLIDES: Final = "vae_slides"
+"""Key of what a head was trained on: the slides of the VAE that it stands on."""
 
 
 def checkpoint_of(run: str) -> Path:
@@ -37,3 +41,20 @@ def scale_of(description: Mapping[str, Any]) -> TileScale:
     """Return which tiles a checked description is of."""
     mpp = description["mpp"]
     return TileScale(int(description["tile_px"]), None if mpp is None else float(mpp))
+
+
+def model_slides(description: Mapping[str, Any]) -> ModelSlides | None:
+    """Return the slides of a training, of a head with those of the VAE under it; None where they aren't known.
+
+    Parameters
+    ----------
+    description
+        As ``vae train`` or ``vae finetune`` left it.
+    """
+    own = description.get("trained_on", {})
+    stages = (own, own.get(VAE_SLIDES, {}))
+    train, val = (
+        frozenset(str(slide_id) for stage in stages for slide_id in stage.get(part, ()))
+        for part in ("train_slides", "val_slides")
+    )
+    return ModelSlides(train, val) if train else None

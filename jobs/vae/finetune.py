@@ -11,7 +11,7 @@ import torch
 from jobs.run_directory import RunDirectory
 from jobs.training.history import read_history, warning_of_all_epochs
 from jobs.training.progress import EpochProgress, StepProgress
-from jobs.vae.checkpoint import checkpoint_of, scale_of
+from jobs.vae.checkpoint import VAE_SLIDES, checkpoint_of, scale_of
 from jobs.vae.config import VaeFinetuneConfig
 from jobs.vae.fit_tiles import check_tensorboard, fit_tiles
 from jobs.vae.open_origin import check_scale, open_origin
@@ -111,6 +111,9 @@ def _train(
         draw(fitted.result.history[-1])
     trained_on = {
         **data.describe(),
+        VAE_SLIDES: {
+            part: described["trained_on"].get(part, []) for part in ("train_slides", "val_slides")
+        },
         "best_epoch": fitted.result.best_epoch,
         "warnings": [*of_the_vae, *fitted.warnings_of_the_kept()],
         "seed": fit_spec.seed,

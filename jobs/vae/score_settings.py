@@ -69,6 +69,7 @@ class VaeScoreSettings:
     def encode_spec(self, factory: VaeScorerFactory, *, overwrite: bool) -> EncodeSpec:
         """Return the second half of the stream: into ``scores/<name>``, normalized as in the training."""
         from dataflow.stream_spec import EncodeSpec
+        from jobs.vae.checkpoint import model_slides
         from jobs.vae.stains import checkpoint_stain, scoring_stain
         from store_schema.names import SCORES
 
@@ -80,7 +81,15 @@ class VaeScoreSettings:
             where=self.checkpoint,
         )
         name = check_name(self.name, "--name")
-        return EncodeSpec(name, factory, stain, SCORES, verify=self.verify, overwrite=overwrite)
+        return EncodeSpec(
+            name,
+            factory,
+            stain,
+            SCORES,
+            verify=self.verify,
+            overwrite=overwrite,
+            model_slides=model_slides(factory.description),
+        )
 
     def grid_check(self) -> GridCheck:
         """Return what refuses grids of another tile size, or, unless that is allowed, of another pixel size."""

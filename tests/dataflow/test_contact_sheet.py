@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from dataflow.contact_sheet import PAGE_CELLS, VIEW_PX, Cell, SheetHead, contact_pages, sheet_cell
 from dataflow.ground import Ground
 from dataflow.heat_colours import HeatmapStyle
 from dataflow.heat_layers import Outline, TileScores
+from dataflow.picture_parts import font, wrapped
 from store_schema.specs import TileTable
 
 STYLE = HeatmapStyle(alpha=1.0, limits=(0.0, 4.0))
@@ -46,6 +49,22 @@ def test_pages() -> None:
     pages = list(contact_pages(head(), plain_cells(n)))
     assert [len(found_views(page)) for page in pages] == [PAGE_CELLS, 5]
     assert [i for page in pages for i in found_views(page)] == list(range(n))
+
+
+def test_a_long_label_is_read_to_its_end() -> None:
+    draw, type_ = ImageDraw.Draw(Image.new("RGB", (1, 1))), font(16)
+    text = "z-score of vae/l1 within the slide, by median and median absolute deviation"
+    lines = wrapped(draw, text, type_, 200)
+    assert " ".join(lines) == text
+    assert len(lines) > 2
+    assert all(draw.textlength(line, type_) <= 200 for line in lines)
+    assert wrapped(draw, "x" * 99, type_, 200)[0].endswith("…")
+    # the sheet makes room for what is longer, so that slides lie below it
+    (short,) = contact_pages(head(), plain_cells(2))
+    (long,) = contact_pages(replace(head(), label=text), plain_cells(2))
+    assert long.width == short.width
+    assert long.height > short.height
+    assert found_views(long) == [0, 1]
 
 
 def test_strips_leave_no_empty_ground() -> None:

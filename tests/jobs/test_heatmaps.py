@@ -206,8 +206,41 @@ def test_commands(cohort: Store, tmp_path: Path, slidestream: Callable[..., Any]
     answer = slidestream(*args, "--raster", "map", "--slides", "a")
     assert answer.code == 0, answer.err
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]  # no sheet of one slide
-    assert slidestream(*args, "--raster", "map", "--no-sheet").code == 0
+    more = (*args, "--raster", "map", "--no-sheet", "--overwrite")
+    assert slidestream(*more).code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "c.png"]
     wrong = slidestream(*args, "--raster", "mapp")
     assert wrong.code == 1
     assert "has no masks 'mapp': did you mean map?" in wrong.err
+
+
+def test_pictures_are_not_replaced_unless_told(
+    cohort: Store, tmp_path: Path, slidestream: Callable[..., Any]
+) -> None:
+    args = ("heatmap", "--store", cohort.url, "--score", "run", "--out", tmp_path)
+    assert slidestream(*args, "--mask", "cal", "--slides", "b").code == 0
+    lined = (tmp_path / "b.png").read_bytes()
+    refused = slidestream(*args)
+    assert refused.code == 1
+    assert refused.err == (
+        f"Error: {tmp_path} has 1 of these pictures already (b.png): give --overwrite, or another --out\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["b.png"]  # nothing was drawn
+    assert (tmp_path / "b.png").read_bytes() == lined
+    assert slidestream(*args, "--overwrite").code == 0
+    assert (tmp_path / "b.png").read_bytes() != lined
+
+    # the sheet of all is not that of two, and pages of a longer one don't stay
+    (tmp_path / "contact_sheet-2.png").touch()
+    (tmp_path / "contact_sheet-mine.png").touch()
+    for name in "abc":
+        (tmp_path / f"{name}.png").unlink()
+    two = (*args, "--slides", "a", "--slides", "b")
+    refused = slidestream(*two)
+    assert "has 2 of these pictures already (contact_sheet-2.png, contact_sheet.png)" in refused.err
+    assert slidestream(*two, "--no-sheet").code == 0
+    assert slidestream(*two, "--overwrite").code == 0
+    assert sorted(path.name for path in tmp_path.glob("contact*")) == [
+        "contact_sheet-mine.png",
+        "contact_sheet.png",
+    ]

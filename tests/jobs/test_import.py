@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from dataflow.discover import SlideSource
+from dataflow.index import index_slide
 from dataflow.pyramid_tiff import write_pyramid
+from dataflow.stream_spec import IndexSpec
+from dataflow.tissue import TissueSpec
 from jobs.h5_features import read_h5
 from jobs.h5_grid import lay_imported, neighbour_distance
 from jobs.import_h5 import ImportConfig, import_h5
-from store_schema.store import open_store
+from store_schema.specs import GridSpec
+from store_schema.store import create_store, open_store
 from store_schema.validate import validate
 
 Coords = npt.NDArray[np.int64]
@@ -372,3 +378,29 @@ def test_an_import_killed_within_a_grid_is_finished(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "s.zarr" / "s1" / "g" / name)
     assert import_h5(config)["ok"]
     assert not validate(str(tmp_path / "s.zarr"))
+
+
+def test_a_grid_that_was_laid_here_is_not_replaced(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "slides" / "s1.tif"
+    path.parent.mkdir()
+    write_pyramid(path, rng.integers(60, 250, (256, 256, 3), np.uint8), 0.5, downsamples=(1,))
+    store = create_store(str(tmp_path / "s.zarr"))
+    spec = GridSpec(tile_px=64, mpp=0.5, stride_px=64, tissue=TissueSpec("none").to_json())
+    index = IndexSpec(spec, TissueSpec("none"), block_tiles=16)
+    slide, _ = index_slide(store, index, SlideSource("s1", str(path)))
+    attrs = {"patch_size": 64, "patch_size_level0": 64, "grid": spec.name}
+    write_h5(tmp_path / "h5" / "s1.h5", lattice(4, 4, 64)[2:], attrs=attrs)
+    config = ImportConfig(str(tmp_path / "h5"), store.url, slides=(str(path),))
+    (failure,) = import_h5(config)["failures"]
+    assert failure["reason"] == "settings-conflict"
+    assert "give these a grid of their own with --grid-name" in failure["message"]
+    assert import_h5(replace(config, grid="fewer"))["grids"] == ["fewer"]
+    # all of its tiles are that grid, whatever made them
+    features = write_h5(tmp_path / "h5" / "s1.h5", lattice(4, 4, 64))
+    summary = import_h5(replace(config, slides=(), features="clam"))
+    assert (summary["grids"], summary["beside_stored"]) == ([spec.name], 1)
+    ds = slide.tiles(spec.name, features="clam")
+    corners = np.stack([ds.x.values, ds.y.values], axis=1)
+    assert by_corner(corners, ds.features.values) == by_corner(lattice(4, 4, 64), features)
+    assert slide.grids == [spec.name, "fewer"]

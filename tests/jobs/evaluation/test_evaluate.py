@@ -325,8 +325,9 @@ def test_heatmaps_from_the_command_line(
     assert sizes["a"] > 1.5 * sizes["b"]  # slide and overlay side by side, or the overlay alone
     (Path(cohort.store.url) / "b" / cohort.grid / "scores/run/attention/c/0").unlink()
     partly = slidestream(
-        "heatmap", "--store", cohort.store.url, "--score", "run/attention", "--out", out, "--json"
-    )
+        "heatmap", "--store", cohort.store.url, "--score", "run/attention", "--out", out, "--json",
+        "--overwrite",
+    )  # fmt: skip
     assert partly.code == 1
     found = json.loads(partly.out)
     assert sorted(found["drawn"]) == ["a", "c"]

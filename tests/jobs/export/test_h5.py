@@ -39,6 +39,9 @@ def test_layout(
     assert said.pop("level0_magnification") == pytest.approx(10 / 0.2431)
     assert said.pop("stride_level0") == pytest.approx(64 * 0.5 / 0.2431)
     assert said == {
+        "grid": GRID,
+        "level0_mpp": 0.2431,
+        "target_mpp": 0.5,
         "patch_size": 64,
         "patch_size_level0": 132,
         "overlap": 0,
@@ -72,10 +75,79 @@ def test_round_trip(
             np.testing.assert_array_equal(theirs[name], ours[name])
         before, after = (s[slide_id].record for s in (exportable, store))
         assert (after.width, after.height) == (before.width, before.height)
-        assert after.mpp == pytest.approx(before.mpp)
+        assert after.mpp == before.mpp
         spec = store[slide_id].grid_attrs(grid)["spec"]
-        assert (spec["tile_px"], spec["stride_px"]) == (64, 64)
-        assert spec["mpp"] == pytest.approx(0.5, rel=0.005)  # tiles are whole level-0 pixels
+        assert (spec["tile_px"], spec["stride_px"], spec["mpp"]) == (64, 64, 0.5)
+        assert grid == GRID
+    again = slidestream("import", "h5", out, "--store", back)
+    assert "0 blocks written" in again.out
+
+
+def shuffled_file(path: Path, *, keep_attrs: bool, tiles: slice = slice(None)) -> None:
+    """Let another tool go over a file: tiles in another order, perhaps not all, and what is said of them or nothing."""
+    with h5py.File(path, "r+") as file:
+        order = np.random.default_rng(0).permutation(len(file["coords"]))[tiles]
+        said = dict(file["coords"].attrs)
+        features, coords = file["features"][()][order], file["coords"][()][order]
+        del file["features"], file["coords"]
+        file["features"], file["coords"] = features, coords
+        if keep_attrs:
+            file["coords"].attrs.update(said)
+
+
+@pytest.mark.parametrize("keep_attrs", [True, False])
+def test_back_beside_the_tiles(
+    exportable: Store,
+    url: Path,
+    tmp_path: Path,
+    slidestream: Callable[..., Any],
+    keep_attrs: bool,
+) -> None:
+    """Into the store that they are from, as CLAM's refined features would come: no second grid."""
+    copy, out = tmp_path / "copy.zarr", tmp_path / "h5_files"
+    shutil.copytree(url, copy)
+    assert export(slidestream, url, out, "--dtype", "stored").code == 0
+    for path in out.iterdir():
+        shuffled_file(path, keep_attrs=keep_attrs)
+    args = ("import", "h5", out, "--store", copy)
+    answer = slidestream(*args, "--features", "refined")
+    assert answer.code == 0, answer.err + answer.out
+    assert "3 slides had a grid of the same tiles" in answer.out
+    store = open_store(str(copy))
+    assert list(validate(store)) == []
+    for slide_id in "abc":
+        slide = store[slide_id]
+        assert slide.grids == exportable[slide_id].grids == [GRID]
+        ours, theirs = (
+            slide.tiles(GRID, features=name, scores=False) for name in ("enc", "refined")
+        )
+        assert theirs.features.dtype == np.float16
+        np.testing.assert_array_equal(theirs.features.values, ours.features.values)
+    assert "0 blocks written" in slidestream(*args, "--features", "refined").out
+    # under the name that is taken
+    taken = slidestream(*args, "--features", "enc")
+    assert taken.code == 1
+    assert (
+        f"the grid {GRID} has other features enc: give them another name with --features"
+        in taken.out
+    )
+
+
+def test_tiles_that_are_no_grid_of_the_store(
+    url: Path, tmp_path: Path, slidestream: Callable[..., Any]
+) -> None:
+    copy, out = tmp_path / "copy.zarr", tmp_path / "h5_files"
+    shutil.copytree(url, copy)
+    assert export(slidestream, url, out, "--slides", "a").code == 0
+    shuffled_file(out / "a.h5", keep_attrs=True, tiles=slice(5, None))
+    args = ("import", "h5", out, "--store", copy, "--features", "refined")
+    for more in ((), ("--slide-mpp", 0.5), ("--grid-name", "other")):
+        answer = slidestream(*args, *more)
+        assert answer.code == 1
+        assert f"other tiles than the grid that {copy} has of this slide ({GRID})" in answer.out
+        assert "give --slides with the slide's file" in answer.out
+        assert "--grid-name" in answer.out
+    assert open_store(str(copy))["a"].grids == [GRID]
 
 
 def test_fractional_strides_do_not_drift() -> None:

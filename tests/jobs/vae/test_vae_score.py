@@ -18,6 +18,7 @@ from dataflow.index import index_slide
 from dataflow.pyramid_tiff import write_pyramid
 from dataflow.stream_spec import IndexSpec
 from dataflow.tissue import TissueSpec
+from jobs.evaluation.model_split import split_of
 from jobs.vae.config import OriginSettings, StainSettings, TrainingSettings, VaeFinetuneConfig
 from jobs.vae.finetune import finetune_vae
 from models.checkpoint import save_model
@@ -120,6 +121,35 @@ def test_scores_repeat_what_is_wrong_with_their_model(
     head = json.loads(score(tmp_path / "head", "--slides", "t0", "--json").out)
     assert head["warnings"][0] == "of the VAE: posterior collapse: nothing varies"
     assert json.loads(score(trained, "--slides", "t1", "--json").out)["warnings"] == []
+
+
+def test_scores_say_which_slides_their_model_was_trained_with(
+    score: Callable[..., Any], slidestream: Slidestream, cohort: Any, trained: Path, tmp_path: Path
+) -> None:
+    """Those of the VAE too where a head stands on it, and wherever calibrated scores were made of them."""
+    assert score(trained, "--name", "vae").code == 0
+    finetune_vae(head_config(cohort, trained, tmp_path / "head"), quiet=True)
+    assert score(tmp_path / "head", "--name", "head").code == 0
+    call = ("--store", cohort.store, "--score", "vae/l1", "--threshold", 1, "--name", "calibrated")
+    assert slidestream("calibrate", *call).code == 0
+    of_vae, of_head = (
+        json.loads((run / "model.json").read_text())["trained_on"]
+        for run in (trained, tmp_path / "head")
+    )
+    store = open_store(cohort.store)
+    found = {
+        run: {i: split_of(store[i], cohort.grid, run) for i in store.slides}
+        for run in ("vae", "head", "calibrated")
+    }
+    assert {i for i, part in found["vae"].items() if part == "train"} == set(of_vae["train_slides"])
+    assert {i for i, part in found["vae"].items() if part == "val"} == set(of_vae["val_slides"])
+    assert "" in found["vae"].values()
+    assert found["calibrated"] == found["vae"]
+    learned = {i for i, part in found["head"].items() if part == "train"}
+    assert learned == {*of_vae["train_slides"], *of_head["train_slides"]}
+    assert learned > set(of_vae["train_slides"])
+    assert score(trained, "--name", "vae", "--overwrite", "--map-px", 4).code == 0
+    assert split_of(store["n0"], cohort.grid, "calibrated") is None  # made of what is gone
 
 
 def test_a_slide_of_one_tile_is_scored(

@@ -1,0 +1,1 @@
+"""Prototype-based image prompting: prototypes, training, segmentation, evaluation."""

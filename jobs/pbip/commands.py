@@ -1,0 +1,20 @@
+"""``slidestream pbip``: the group of the commands for weakly supervised segmentation."""
+
+from __future__ import annotations
+
+from jobs.lazy_group import LazyGroup
+
+pbip = LazyGroup(
+    "pbip",
+    "Segment slides from labels of images: prototypes of each class, a network that looks for them, masks.",
+    {
+        "prototypes": (
+            "jobs.pbip.prototypes_command:prototypes",
+            "Make a bank of prototypes of each class.",
+        ),
+        "segment": (
+            "jobs.pbip.segment_command:segment",
+            "Segment slides: confidence, masks, and files of them.",
+        ),
+    },
+)
