@@ -41,7 +41,7 @@ def make_store(path: Path, side_px: int, stride_px: int) -> None:
     slide.create_grid(spec, geometry, table, {"stride_px": stride_px})
     arrays = {
         "score": ArraySpec(("tile",), (), "float32"),
-        "map": ArraySpec(("tile", "y", "x"), (MAP_PX, MAP_PX), "float32"),
+        "map": ArraySpec(("tile", "map_y", "map_x"), (MAP_PX, MAP_PX), "float32"),
     }
     group = slide.create_tile_group(spec.name, "scores", "generated", arrays, {})
     for block in group.missing_blocks(verify=False):

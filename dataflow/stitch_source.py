@@ -27,11 +27,15 @@ _MOST_LAYERS: Final = (
 _MOST_PLACES: Final = 2**25
 
 # after ``tile``: one number, one a class, a map, a map a class
+_SCALAR_DIMS: Final = ((), (names.CLASS,))
 _KNOWN_DIMS: Final = (
-    (),
-    (names.CLASS,),
-    (names.Y, names.X),
-    (names.CLASS, names.Y, names.X),
+    *_SCALAR_DIMS,
+    *(
+        (*of_class, *of_map)
+        for of_class in ((), (names.CLASS,))
+        # stores of earlier days have maps (tile, y, x)
+        for of_map in ((names.MAP_Y, names.MAP_X), (names.Y, names.X))
+    ),
 )
 
 
@@ -121,7 +125,7 @@ class StitchTiles:
     @property
     def map_px(self) -> tuple[int, int]:
         """Rows and columns of a tile's map; (1, 1) of scalars."""
-        if names.Y not in self.spec.dims:
+        if self.spec.dims[1:] in _SCALAR_DIMS:
             return 1, 1
         rows, columns = self.spec.shape[-2:]
         return rows, columns
@@ -203,7 +207,7 @@ def _open(address: TileArray) -> StitchTiles:
         dims = ", ".join(spec.dims)
         raise InputError(
             f"{group.path}/{address.array} has the dimensions ({dims}): what is stitched has (tile), (tile, class), "
-            "(tile, y, x) or (tile, class, y, x)"
+            "(tile, map_y, map_x) or (tile, class, map_y, map_x)"
         )
     geometry = slide.grid_attrs(address.grid)[names.GEOMETRY]
     return StitchTiles(

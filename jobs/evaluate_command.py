@@ -43,7 +43,8 @@ _truth = stack(
     click.option(
         "--labels",
         type=_path,
-        help="CSV with the columns slide_id, label[, patient_id].  [default: labels of the predictions]",
+        help="CSV with the columns slide_id, label[, patient_id]: whose patients are drawn for intervals, and what "
+        "slides are judged by.  [default: labels of the predictions; each slide a patient]",
     ),
     truth_options,
     without_truth_option,
@@ -87,15 +88,27 @@ _decision = stack(
         is_flag=True,
         help="Add each slide's own best threshold to the ladder: an upper bound, and no method.",
     ),
-    click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True),
-    click.option("--seed", type=SEED_RANGE, default=0, show_default=True, help="Of the bootstrap."),
+    click.option(
+        "--resamples",
+        type=click.IntRange(1),
+        default=1000,
+        show_default=True,
+        help="Draws of patients for the 95 % intervals.",
+    ),
+    click.option(
+        "--seed",
+        type=SEED_RANGE,
+        default=0,
+        show_default=True,
+        help="Of these draws, and of the FROC of shuffled scores.",
+    ),
 )
 
 
 @click.command(
     help="Judge predictions of slides against labels (AUC, F1 … with patient-level intervals), and scores of a store "
     "against what is true of tiles, pixels and lesions (AUC-ROC, PR-AUC, IoU, Dice, FROC; per slide, pooled, and by "
-    "tumour burden)."
+    "tumour burden; with intervals)."
 )
 @_what
 @_truth

@@ -287,6 +287,7 @@ def draw_froc(
     *,
     label: str,
     title: str = "FROC",
+    chance: Mapping[float, float] | None = None,
 ) -> None:
     """Draw a free-response ROC curve.
 
@@ -300,10 +301,26 @@ def draw_froc(
         False alarms a slide at which it is read → what is read; marked.
     label, title
         Of the curve, and of the axes.
+    chance
+        As ``rates``, of scores that say nothing.
     """
-    axes.plot(false_alarms, sensitivity, color=COLORS[0], lw=1.6, label=label)
-    axes.plot(list(rates), list(rates.values()), "o", color=COLORS[0], ms=4)
     end = max(rates)
+    axes.plot(false_alarms, sensitivity, color=COLORS[0], lw=1.6, label=label)
+    last = false_alarms[-1]
+    if last < end:  # CAMELYON16 reads rates that aren't reached at the end of the curve
+        axes.plot(
+            [last, end], [sensitivity[-1]] * 2, color=COLORS[0], lw=1.2, ls="--",
+            label=f"ends at {last:.2g} false alarms",
+        )  # fmt: skip
+    for reached in (True, False):
+        dots = {rate: value for rate, value in rates.items() if (rate <= last) == reached}
+        face = COLORS[0] if reached else "white"
+        axes.plot(list(dots), list(dots.values()), "o", color=COLORS[0], mfc=face, ms=4)
+    if chance is not None:
+        axes.plot(
+            list(chance), list(chance.values()), color=COLORS[5], lw=1, ls=":", marker=".", ms=4,
+            label="scores shuffled (chance)",
+        )  # fmt: skip
     axes.set(
         title=title, xlabel="false alarms a slide", ylabel="sensitivity",
         xlim=(-0.02 * end, 1.04 * end), ylim=(-0.02, 1.04),

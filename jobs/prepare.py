@@ -30,12 +30,15 @@ class Prepared:
         The model, its weights found; None for index.
     spec
         The run of the stream.
+    grid
+        What the first slide's grid was asked as; None where nothing has looked.
     """
 
     sources: list[SlideSource]
     refused: list[Failure]
     factory: PlacedFactory | None
     spec: StreamSpec
+    grid: GridSpec | None = None
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -58,32 +61,36 @@ def prepare(config: RunConfig) -> Prepared:
             f"{config.store} holds no slide with grid {config.grid_name!r}; index slides first."
         )
     check = None if config.encode is None else config.encode.grid_check()
+    grid: GridSpec | None = None
     if check is not None:
-        sources, unfit = _fitting(config, spec, sources, check)
+        sources, unfit, grid = _fitting(config, spec, sources, check)
         refused = [*refused, *unfit]
-    return Prepared(sources, refused, factory, spec)
+    return Prepared(sources, refused, factory, spec, grid)
 
 
 def _fitting(
     config: RunConfig, spec: StreamSpec, sources: list[SlideSource], check: GridCheck
-) -> tuple[list[SlideSource], list[Failure]]:
-    """Part slides whose grid the model takes from the others; raise if there are only others."""
+) -> tuple[list[SlideSource], list[Failure], GridSpec | None]:
+    """Part slides whose grid the model takes from the others, and give such a grid; raise if there are only others."""
     if spec.index is not None:
         check(spec.index.grid)
-        return sources, []
+        return sources, [], spec.index.grid
     store = open_store(config.store_url)
     fitting, unfit = [], []
     problem: InputError | None = None
+    taken: GridSpec | None = None
     for source in sources:
         try:
-            check(GridSpec(**store[source.slide_id].grid_attrs(spec.grid_name)[names.SPEC]))
+            grid = GridSpec(**store[source.slide_id].grid_attrs(spec.grid_name)[names.SPEC])
+            check(grid)
         except InputError as error:
             problem = error
             unfit.append(Failure.of(source.slide_id, error))
         except SlidestreamError:
             fitting.append(source)  # its plan will say what is damaged
         else:
+            taken = taken or grid
             fitting.append(source)
     if problem is not None and not fitting:
         raise problem
-    return fitting, unfit
+    return fitting, unfit, taken

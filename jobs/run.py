@@ -70,6 +70,7 @@ def _run(command: _Command, options: dict[str, Any]) -> int:
 def _config(command: _Command, options: dict[str, Any]) -> RunConfig:
     """Freeze what click parsed; nothing after this knows of options."""
     if command == "encode":
+        options = {**options, "slide_ids": ()}  # its slides are named by their files
         return stored_grid_call(command, options, settings_of(EncodeSettings, options))
     check_store_place(options["store"])
     return RunConfig(

@@ -19,6 +19,7 @@ from jobs.progress import BarObserver, LineObserver, LogObserver, say
 from jobs.run_config import RunConfig
 from jobs.run_directory import run_directory
 from jobs.summary import run_metrics
+from jobs.tile_maps import tile_maps
 from store_schema.store import create_store
 
 
@@ -114,6 +115,8 @@ def execute(
                 "precision": factory.precision,
                 "warnings": warnings,
             }
+            maps = tile_maps(factory.outputs, prepared.grid)
+            extra |= {"maps": maps} if maps else {}
         metrics = run_metrics(report, prepared.refused, n_slides, extra)
         directory.write_metrics(metrics)
         _log_end(directory.logger, metrics)

@@ -10,6 +10,7 @@ from typing import Any
 from dataflow.receipts import Failure
 from dataflow.stream import StreamReport
 from jobs.one_line import one_line
+from jobs.tile_maps import map_line
 
 _SHOWN_FAILURES = 20
 
@@ -126,6 +127,7 @@ def summary_lines(metrics: dict[str, Any]) -> list[str]:
         lines.append(
             f"memory   the batch was halved {metrics['batch_halvings']}x for lack of device memory"
         )
+    lines += [f"maps     {map_line(name, of)}" for name, of in metrics.get("maps", {}).items()]
     for slide_id, notes in metrics["notes"].items():
         lines += [f"note     {one_line(slide_id)}: {one_line(note)}" for note in notes]
     lines += [f"warning  of the model: {one_line(said)}" for said in metrics.get("warnings", ())]

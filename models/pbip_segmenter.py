@@ -160,7 +160,7 @@ class PbipSegmenterFactory:
 
     @property
     def outputs(self) -> Mapping[str, ArraySpec]:
-        """``confidence`` (tile, class, y, x), ``probability`` (tile, class), ``entropy``, ``disagreement`` (tile,)."""
+        """``confidence`` (tile, class, map_y, map_x), ``probability`` (tile, class), ``entropy``, ``disagreement``."""
         classes = list(self.class_names)
         side = self.map_px
 
@@ -169,7 +169,7 @@ class PbipSegmenterFactory:
 
         return {
             CONFIDENCE: ArraySpec(
-                (names.TILE, names.CLASS, names.Y, names.X),
+                (names.TILE, names.CLASS, names.MAP_Y, names.MAP_X),
                 (len(classes), side, side),
                 "float16",
                 said("confidence that a pixel is of the class") | {names.CLASS_NAMES: classes},

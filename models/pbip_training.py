@@ -221,9 +221,16 @@ class PbipTraining:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take nothing back."""
 
-    def examples(self, n: int = 8) -> Examples:
-        """Segment some validation tiles, the same in every round, spread over them; maps are of the tiles' size."""
-        indices = np.unique(np.linspace(0, len(self._val) - 1, n).astype(np.int64))
+    def examples(self, indices: Indices | None = None) -> Examples:
+        """Segment some validation tiles; maps are of the tiles' size.
+
+        Parameters
+        ----------
+        indices
+            int64 (n,), of the tiles; None takes eight that are spread over them.
+        """
+        if indices is None:
+            indices = np.unique(np.linspace(0, len(self._val) - 1, 8).astype(np.int64))
         tiles = self._val.read(indices)
         config = self.model.config
         with torch.no_grad():

@@ -144,14 +144,14 @@ class VaeScorerFactory:
 
     @property
     def outputs(self) -> Mapping[str, ArraySpec]:
-        """``l1``, ``l2``, ``ssim``, ``kl`` (tile,), perhaps ``error_map`` (tile, y, x); or ``probability``."""
+        """``l1``, ``l2``, ``ssim``, ``kl`` (tile,), perhaps ``error_map`` (tile, map_y, map_x); or ``probability``."""
         if self.is_head:
             return {PROBABILITY: _tile_score("probability of tumour", "1")}
         outputs = {name: _tile_score(*said) for name, said in _TILE_SCORES.items()}
         map_px = self.spec.map_px
         if map_px is not None:
             attrs = {"long_name": _TILE_SCORES[L1][0], "units": "1"}
-            dims = (names.TILE, names.Y, names.X)
+            dims = (names.TILE, names.MAP_Y, names.MAP_X)
             outputs[ERROR_MAP] = ArraySpec(dims, (map_px, map_px), "float16", attrs)
         return outputs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from jobs.counted import counted
 from jobs.evaluation.localization import Localization
 from jobs.evaluation.tile_level import SlideTiles
 from jobs.plots import Ranking, draw_froc, draw_pr, draw_roc, new_figure
@@ -28,8 +29,11 @@ def curves_figure(found: Localization) -> Figure:
             curve.false_alarms,
             curve.sensitivity,
             {float(rate): value for rate, value in curve.at_rates.items()},
-            label=f"{curve.n_lesions} lesions, mean {curve.score:.3f}",
+            label=f"{counted(curve.n_lesions, 'lesion')}, mean {curve.score:.3f}",
             title="FROC of lesions",
+            chance=None
+            if curve.chance is None
+            else {float(rate): value for rate, value in curve.chance.at_rates.items()},
         )
     return figure
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from jobs.evaluation.bootstrap import Bootstrap
 from jobs.evaluation.ladder import Ladder, LadderSettings, ladder
 from jobs.evaluation.localization import (
     LocalizationSettings,
@@ -21,9 +22,11 @@ from jobs.evaluation.slide_level import (
     evaluate_slides,
     predictions_of_run,
     predictions_of_scores,
+    says_of_slides,
 )
 from jobs.evaluation.slide_truth import WithoutTruth
 from jobs.evaluation.split_slides import SplitSlides, slides_to_judge
+from jobs.mil.labels import read_label_table
 from jobs.mil.predictions import read_predictions
 from jobs.raster_reader import RasterChoice
 from jobs.run_config import absolute_url
@@ -80,14 +83,24 @@ class EvaluateConfig:
             self.threshold,
             None if mask is None else RasterChoice.parse(f"{mask}/mask", grid=self.grid),
             None if raster is None else RasterChoice.parse(raster, self.class_name, self.grid),
+            Bootstrap(self.resamples, self.seed, self._patients()),
         )
 
+    def _patients(self) -> dict[str, str]:
+        """Return slide id → patient, as far as labels say."""
+        if self.labels is None:
+            return {}
+        table = read_label_table(self.labels)
+        return dict(zip(table.slide_ids, table.patient_ids, strict=True))
+
     def to_json(self) -> dict[str, Any]:
-        """Return what was asked, JSON-able, without what was left open."""
+        """Return what was asked, JSON-able, without what was left open; paths are absolute, to be traced later."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.store is not None:
+            given["store"] = absolute_url(self.store)
         judged = self.score or self.run or self.predictions
         return {"judged": str(judged)} | {
-            name: str(value) if isinstance(value, Path) else value
+            name: str(value.absolute()) if isinstance(value, Path) else value
             for name, value in given.items()
             if value not in (None, (), False)
         }
@@ -110,7 +123,7 @@ def evaluate_all(config: EvaluateConfig) -> Evaluation:
     found = Evaluation(settings=config.to_json())
     if store is not None and localized is not None:
         found = _localized(store, localized, config, found)
-    if localized is None or config.labels is not None:
+    if localized is None or (config.labels is not None and _says_of_slides(store, config)):
         # a threshold of tiles is none of slides
         threshold = config.threshold if localized is None else None
         found = replace(found, slides=_slides(store, config, threshold))
@@ -156,7 +169,18 @@ def _ladder(chosen: SplitSlides, settings: LocalizationSettings, config: Evaluat
             f"slides that choose the ladder's thresholds can't be read: {'; '.join(problems.values())}"
         )
     judged, _ = ladder_slides(chosen.judged, settings)
-    return ladder(fit, judged, LadderSettings(oracle=config.per_slide_oracle))
+    return ladder(
+        fit, judged, LadderSettings(oracle=config.per_slide_oracle, bootstrap=settings.bootstrap)
+    )
+
+
+def _says_of_slides(store: Store | None, config: EvaluateConfig) -> bool:
+    """Tell whether the scores predict slides, so that labels are not there for their patients alone."""
+    return (
+        store is not None
+        and config.choice is not None
+        and says_of_slides(store, config.choice, config.slides)
+    )
 
 
 def _slides(

@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from skimage.morphology import local_maxima
 
-from jobs.evaluation.lesions import ISOLATED, Lesions
-from store_schema.specs import TileTable
+from jobs.evaluation.bootstrap import Bootstrap, Drawn, Intervals
+from jobs.evaluation.detections import SHUFFLES, Detections, SlideDetections
 
 RATES: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False alarms a slide at which sensitivity is read; the score is its mean over them."""
 
-_EIGHT: Final = np.ones((3, 3), bool)
+SCORE: Final = "score"
+"""Key of that mean among what intervals are of; the others are the rates."""
+
+_FEW: Final = 20
 
 
 @dataclass(frozen=True)
-class Detections:
-    """Where a slide is said to have lesions, against those that it has.
+class Chance:
+    """What the same scores come to, shuffled among the tiles of each slide.
 
     Attributes
     ----------
-    score
-        float64 (detection,).
-    lesion
-        int32 (detection,), number of the lesion that it lies in; 0 is a false alarm. Those in isolated tumour cells
-        are left out.
-    n_lesions, n_isolated
-        Of the slide.
+    shuffles
+        How often.
+    at_rates, score
+        Means over them, as of :class:`Froc`.
+    highest
+        The highest score of any.
     """
 
-    score: npt.NDArray[np.float64]
-    lesion: npt.NDArray[np.int32]
-    n_lesions: int
-    n_isolated: int
+    shuffles: int
+    at_rates: dict[str, float]
+    score: float
+    highest: float
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class Froc:
         Sensitivity at each of :data:`RATES`, between points of the curve linearly, beyond its end that of the end.
     score
         Their mean.
+    intervals
+        Of the score and of each rate; empty where none were asked for, or can be had.
+    chance
+        None where it wasn't asked for.
     """
 
     n_slides: int
@@ -65,61 +69,13 @@ class Froc:
     sensitivity: tuple[float, ...]
     at_rates: dict[str, float]
     score: float
+    intervals: Intervals
+    chance: Chance | None = None
 
-
-def detect(
-    score: npt.NDArray[np.floating],
-    table: TileTable,
-    tile_level0: int,
-    lesions: Lesions,
-    flagged: npt.NDArray[np.bool_] | None = None,
-) -> Detections:
-    """Return a slide's detections.
-
-    Each is one tile, the point its centre, with that tile's score.
-
-    Parameters
-    ----------
-    score
-        float (tile,); a tile without a score (NaN) is no detection.
-    table, tile_level0
-        The tiles, and the side of the square that each covers [px, level 0].
-    lesions
-        What there is to be found.
-    flagged
-        bool (tile,). With it, there is one detection a component (8-connected on the lattice of tiles): its tile of
-        the greatest score. Without, one a regional maximum of the score: those are the components of the tiles above
-        a threshold as they appear when it is lowered.
-    """
-    shape = int(table.row.max(initial=-1)) + 1, int(table.col.max(initial=-1)) + 1
-    lattice = np.full(shape, -np.inf)
-    tile_at = np.full(shape, -1, np.intp)
-    # the greatest score comes last where tiles share a place
-    order = np.argsort(np.where(np.isfinite(score), score, -np.inf), kind="stable")
-    order = order[np.isfinite(score[order])]
-    lattice[table.row[order], table.col[order]] = score[order]
-    tile_at[table.row[order], table.col[order]] = order
-    if flagged is None:
-        # a border of nothing, so that a flat slide is one maximum
-        ringed = np.pad(lattice, 1, constant_values=-np.inf)
-        peaks = local_maxima(ringed, connectivity=2)  # type: ignore[no-untyped-call]
-        regions = peaks.astype(bool)[1:-1, 1:-1] & (tile_at >= 0)
-    else:
-        regions = np.zeros(shape, bool)
-        regions[table.row[flagged], table.col[flagged]] = True
-    labels, n = ndimage.label(regions, structure=_EIGHT)
-    places = ndimage.maximum_position(lattice, labels, np.arange(1, n + 1))
-    tiles = np.array([tile_at[place] for place in places], np.intp)
-    tiles = tiles[tiles >= 0]  # a component of tiles without a score
-    centre_x, centre_y = (corner[tiles] + tile_level0 / 2 for corner in (table.x, table.y))
-    lesion = lesions.at(centre_x, centre_y)
-    counts = lesion != ISOLATED
-    return Detections(
-        score[tiles][counts].astype(np.float64),
-        lesion[counts],
-        lesions.n_lesions,
-        lesions.n_isolated,
-    )
+    @property
+    def few_lesions(self) -> bool:
+        """Whether there are too few to tell much."""
+        return self.n_lesions < _FEW
 
 
 def froc(slides: Sequence[Detections]) -> Froc | None:
@@ -130,16 +86,13 @@ def froc(slides: Sequence[Detections]) -> Froc | None:
     slides
         All that were judged, those without lesions too: their false alarms count.
     """
+    ordered = _Ordered.of(slides)
+    once = np.ones(len(slides), np.int64)
     n_lesions = sum(slide.n_lesions for slide in slides)
     if not n_lesions:
         return None
-    alarms = np.concatenate([slide.score[slide.lesion == 0] for slide in slides])
-    hits = np.concatenate([_best_of_lesions(slide) for slide in slides])
-    thresholds = np.unique(np.concatenate([alarms, hits]))[::-1]
-    per_slide = np.concatenate([[0.0], _at_least(alarms, thresholds) / len(slides)])
-    sensitivity = np.concatenate([[0.0], _at_least(hits, thresholds) / n_lesions])
-    # along the curve as it is drawn; where it is upright, its upper end
-    read = np.interp(RATES, per_slide, sensitivity)
+    per_slide, sensitivity = ordered.curve(once)
+    at_rates = _at_rates(per_slide, sensitivity)
     return Froc(
         len(slides),
         n_lesions,
@@ -147,9 +100,102 @@ def froc(slides: Sequence[Detections]) -> Froc | None:
         sum(len(slide.score) for slide in slides),
         tuple(per_slide.tolist()),
         tuple(sensitivity.tolist()),
-        {f"{rate:g}": float(value) for rate, value in zip(RATES, read, strict=True)},
-        float(read.mean()),
+        at_rates,
+        float(np.mean(list(at_rates.values()))),
+        {},
     )
+
+
+def froc_with_chance(
+    slides: Sequence[SlideDetections], bootstrap: Bootstrap | None = None
+) -> Froc | None:
+    """Return the curve with its intervals, and with what chance gives; None where there is no lesion."""
+    found = froc([slide.found for slide in slides])
+    if found is None:
+        return None
+    if bootstrap is not None:
+        ordered = _Ordered.of([slide.found for slide in slides])
+        ids = [slide.slide_id for slide in slides]
+        found = replace(found, intervals=bootstrap.intervals(ids, ordered.drawn))
+    shuffled = [froc([slide.shuffled[i] for slide in slides]) for i in range(SHUFFLES)]
+    scores = [each.score for each in shuffled if each is not None]
+    at_rates = {
+        rate: float(np.mean([each.at_rates[rate] for each in shuffled if each is not None]))
+        for rate in found.at_rates
+    }
+    return replace(
+        found, chance=Chance(SHUFFLES, at_rates, float(np.mean(scores)), float(np.max(scores)))
+    )
+
+
+@dataclass(frozen=True)
+class _Ordered:
+    """Detections of slides in the order of their scores, so that slides can be drawn and counted at once.
+
+    Attributes
+    ----------
+    alarm_place, alarm_slide, hit_place, hit_slide
+        int (detection,): place of the score among all different ones, from the highest, and number of the slide; of
+        false alarms, and of the best detection of each lesion that was found.
+    n_lesions
+        int64 (slide,).
+    n_places
+        Different scores.
+    """
+
+    alarm_place: npt.NDArray[np.intp]
+    alarm_slide: npt.NDArray[np.intp]
+    hit_place: npt.NDArray[np.intp]
+    hit_slide: npt.NDArray[np.intp]
+    n_lesions: npt.NDArray[np.int64]
+    n_places: int
+
+    @classmethod
+    def of(cls, slides: Sequence[Detections]) -> _Ordered:
+        alarms = [slide.score[slide.lesion == 0] for slide in slides]
+        hits = [_best_of_lesions(slide) for slide in slides]
+        every = np.concatenate([np.empty(0), *alarms, *hits])
+        levels, place = np.unique(-every, return_inverse=True)
+        n_alarms = sum(map(len, alarms))
+
+        def slide_of(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.intp]:
+            return np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+
+        n_lesions = np.array([slide.n_lesions for slide in slides], np.int64)
+        return cls(
+            place[:n_alarms], slide_of(alarms), place[n_alarms:], slide_of(hits), n_lesions, len(levels)
+        )  # fmt: skip
+
+    def curve(
+        self, times: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return false alarms a slide and sensitivity, of slides that count so many times each, int64 (slide,)."""
+        alarms = np.bincount(self.alarm_place, times[self.alarm_slide], self.n_places)
+        hits = np.bincount(self.hit_place, times[self.hit_slide], self.n_places)
+        return (
+            np.concatenate([[0.0], alarms.cumsum() / times.sum()]),
+            np.concatenate([[0.0], hits.cumsum() / (times @ self.n_lesions)]),
+        )
+
+    def drawn(self, numbers: Drawn) -> dict[str, float | None]:
+        """Return sensitivities and score of drawn slides, None where they have no lesion."""
+        times = np.bincount(numbers, minlength=len(self.n_lesions))
+        if not times @ self.n_lesions:
+            return dict.fromkeys((*map(_spelled, RATES), SCORE))
+        at_rates = _at_rates(*self.curve(times))
+        return {**at_rates, SCORE: float(np.mean(list(at_rates.values())))}
+
+
+def _at_rates(
+    per_slide: npt.NDArray[np.float64], sensitivity: npt.NDArray[np.float64]
+) -> dict[str, float]:
+    # along the curve as it is drawn; where it is upright, its upper end
+    read = np.interp(RATES, per_slide, sensitivity)
+    return {_spelled(rate): float(value) for rate, value in zip(RATES, read, strict=True)}
+
+
+def _spelled(rate: float) -> str:
+    return f"{rate:g}"
 
 
 def _best_of_lesions(slide: Detections) -> npt.NDArray[np.float64]:
@@ -159,10 +205,3 @@ def _best_of_lesions(slide: Detections) -> npt.NDArray[np.float64]:
     best = np.full(len(numbers), -np.inf)
     np.maximum.at(best, which, slide.score[found])
     return best
-
-
-def _at_least(
-    scores: npt.NDArray[np.float64], thresholds: npt.NDArray[np.float64]
-) -> npt.NDArray[np.intp]:
-    """Return how many scores reach each threshold."""
-    return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")

@@ -15,6 +15,7 @@ from jobs.calibration.morphology import MorphologySpec, cleaned_tiles
 from jobs.calibration.oracle import best_threshold
 from jobs.calibration.threshold import Threshold, above, choose_threshold, every_threshold
 from jobs.calibration.zscore import ZScore, zscores
+from jobs.evaluation.bootstrap import Bootstrap, Intervals, overlap_measure
 from jobs.evaluation.burden import NO_TUMOUR, STRATA, burden_of, stratum_of
 from jobs.score_reader import SlideScore
 from models.overlap import Overlap
@@ -24,6 +25,9 @@ ALL: Final = "all"
 """The group of all judged slides."""
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
+
+Counts: TypeAlias = Mapping[str, Overlap]
+"""Slide id → counts."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,14 @@ class LadderSettings:
     oracle
         Whether to add an upper bound: the last step with each slide's own best threshold, which looks at its truth
         (:func:`jobs.calibration.oracle.best_threshold`).
+    bootstrap
+        How intervals are made, with the thresholds as they are; None makes none.
     """
 
     zscore: ZScore = "mean-std"
     morphology: MorphologySpec = field(default_factory=MorphologySpec)
     oracle: bool = False
+    bootstrap: Bootstrap | None = None
 
 
 @dataclass(frozen=True)
@@ -94,12 +101,15 @@ class GroupResult:
         their IoU is 0 by a single false alarm and undefined without: ``overlap.fp`` counts theirs.
     overlap
         Counts of all tiles of the group; its ``iou`` is the pooled one.
+    intervals
+        Of ``mean_<ratio>`` and ``pooled_<ratio>``, see :func:`jobs.evaluation.bootstrap.overlap_measure`.
     """
 
     group: str
     n_slides: int
     mean_iou: float | None
     overlap: Overlap
+    intervals: Intervals = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,6 +159,8 @@ class Ladder:
         Judged slide → share of its tiles that is positive.
     n_without_score
         Tiles of the judged slides whose score isn't finite: never flagged.
+    bootstrap
+        How intervals were made.
     """
 
     steps: tuple[LadderStep, ...]
@@ -156,6 +168,7 @@ class Ladder:
     judged_slides: tuple[str, ...]
     burden: Mapping[str, float]
     n_without_score: int
+    bootstrap: Bootstrap | None = None
 
     @property
     def judged_twice(self) -> tuple[str, ...]:
@@ -227,15 +240,18 @@ def ladder(
         best = best_threshold(z, slide.truth, "iou", lambda flagged: clean(slide, flagged))
         return clean(slide, above(z, best.value))
 
+    def judge(flag: Callable[[LadderSlide], Flags]) -> tuple[tuple[GroupResult, ...], Counts]:
+        return _judge(judged, flag, settings.bootstrap)
+
     def step(
         name: str, title: str, of: Threshold, flag: Callable[[LadderSlide], Flags]
     ) -> LadderStep:
-        return LadderStep(name, title, of.value, of.at_end, False, *_judge(judged, flag))
+        return LadderStep(name, title, of.value, of.at_end, False, *judge(flag))
 
     steps = [
         LadderStep(
             "every-tile", "every tile flagged (floor)", None, False, False,
-            *_judge(judged, lambda slide: np.ones_like(slide.truth)),
+            *judge(lambda slide: np.ones_like(slide.truth)),
         ),
         step("global", "global threshold (F1)", raw_f1, lambda slide: above(slide.raw, raw_f1.value)),
         step("zscore", "per-slide z-score (F1)", z_f1, flagged_by(z_f1.value)),
@@ -247,32 +263,38 @@ def ladder(
     ]  # fmt: skip
     if settings.oracle:
         title = "each slide's own best threshold (upper bound)"
-        results = _judge(judged, best_of_its_own)
-        steps.append(LadderStep("oracle", title, None, False, True, *results))
+        steps.append(LadderStep("oracle", title, None, False, True, *judge(best_of_its_own)))
     return Ladder(
         tuple(steps),
         tuple(slide.slide_id for slide in fit),
         tuple(slide.slide_id for slide in judged),
         {slide.slide_id: burden_of(slide.truth) for slide in judged},
         sum(int(np.count_nonzero(~np.isfinite(slide.raw))) for slide in judged),
+        settings.bootstrap,
     )
 
 
 def _judge(
-    slides: Sequence[LadderSlide], flag: Callable[[LadderSlide], Flags]
-) -> tuple[tuple[GroupResult, ...], dict[str, Overlap]]:
+    slides: Sequence[LadderSlide],
+    flag: Callable[[LadderSlide], Flags],
+    bootstrap: Bootstrap | None,
+) -> tuple[tuple[GroupResult, ...], Counts]:
     counts = {slide.slide_id: Overlap.of(flag(slide), slide.truth) for slide in slides}
     strata = {slide.slide_id: stratum_of(burden_of(slide.truth)) for slide in slides}
-    found = [_group(ALL, list(counts.values()))]
+    found = [_group(ALL, counts, bootstrap)]
     for name in (NO_TUMOUR, *STRATA):
-        members = [counts[slide_id] for slide_id, stratum in strata.items() if stratum == name]
+        members = {i: counts[i] for i, stratum in strata.items() if stratum == name}
         if members:
-            found.append(_group(name, members))
+            found.append(_group(name, members, bootstrap))
     return tuple(found), counts
 
 
-def _group(name: str, counts: Sequence[Overlap]) -> GroupResult:
-    of_positive = [each.iou for each in counts if each.tp + each.fn]
+def _group(name: str, counts: Counts, bootstrap: Bootstrap | None) -> GroupResult:
+    of_positive = [each.iou for each in counts.values() if each.tp + each.fn]
     known = [iou for iou in of_positive if iou is not None]
-    pooled = reduce(Overlap.__add__, counts)
-    return GroupResult(name, len(counts), float(np.mean(known)) if known else None, pooled)
+    pooled = reduce(Overlap.__add__, counts.values())
+    intervals: Intervals = {}
+    if bootstrap is not None and pooled.tp + pooled.fn:
+        intervals = bootstrap.intervals(list(counts), overlap_measure(list(counts.values())))
+    mean_iou = float(np.mean(known)) if known else None
+    return GroupResult(name, len(counts), mean_iou, pooled, intervals)

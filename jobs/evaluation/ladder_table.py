@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 
-from jobs.evaluation.ladder import Ladder, LadderStep
+from jobs.counted import counted
+from jobs.evaluation.bootstrap import interval_columns, interval_text
+from jobs.evaluation.ladder import ALL, GroupResult, Ladder, LadderStep
 from jobs.tables import new_table
 from store_schema.labels import some
+
+# column → what the interval of it is called
+_KEYS: Final = {
+    "mean_iou": "mean_iou",
+    "pooled_iou": "pooled_iou",
+    "precision": "pooled_precision",
+    "recall": "pooled_recall",
+}
 
 
 def ladder_rows(found: Ladder) -> Iterator[dict[str, Any]]:
@@ -31,6 +41,7 @@ def ladder_rows(found: Ladder) -> Iterator[dict[str, Any]]:
                 "tn": counts.tn,
                 "precision": counts.precision,
                 "recall": counts.recall,
+                **_interval_columns(each),
             }
 
 
@@ -60,16 +71,27 @@ def ladder_table(found: Ladder) -> Table:
                 _number(counts.precision),
                 _number(counts.recall),
             )
+            if each.group == ALL and each.intervals:
+                ends = {name: interval_text(each.intervals.get(key)) for name, key in _KEYS.items()}
+                table.add_row(
+                    "", "95 % interval", "", "", ends["mean_iou"], ends["pooled_iou"], "",
+                    ends["precision"], ends["recall"],
+                )  # fmt: skip
     return table
 
 
 def ladder_notes(found: Ladder) -> list[str]:
     """Return what must be known to read the table, in sentences."""
     notes = [
-        f"thresholds are chosen on {len(found.fit_slides)} slides and judged on {len(found.judged_slides)}; "
-        "mean IoU is over slides with positive tiles",
+        f"thresholds are chosen on {counted(len(found.fit_slides), 'slide')} and judged on "
+        f"{len(found.judged_slides)}; mean IoU is over slides with positive tiles",
         "F1 = 2 IoU / (1 + IoU) rises with IoU: of pooled counts both choose the same threshold",
     ]
+    if found.bootstrap is not None:
+        notes += found.bootstrap.notes(found.judged_slides)
+        notes.append(
+            "the intervals take the thresholds as they are: other slides would choose others"
+        )
     if found.judged_twice:
         notes.append(
             f"{len(found.judged_twice)} of the judged slides chose the thresholds, too, so the numbers are better "
@@ -85,8 +107,16 @@ def ladder_notes(found: Ladder) -> list[str]:
                 f"{step.title}: the threshold is the end of what was tried, a better one may lie beyond"
             )
     if found.n_without_score:
-        notes.append(f"{found.n_without_score:,} judged tiles have no score and are never flagged")
+        tiles = counted(found.n_without_score, "judged tile has", "judged tiles have")
+        notes.append(f"{tiles} no score and can't be flagged")
     return notes
+
+
+def _interval_columns(group: GroupResult) -> dict[str, Any]:
+    intervals = {
+        column: group.intervals[key] for column, key in _KEYS.items() if key in group.intervals
+    }
+    return interval_columns(intervals, tuple(_KEYS))
 
 
 def _threshold(step: LadderStep) -> str:

@@ -11,10 +11,14 @@ import numpy.typing as npt
 
 from jobs.calibration.stored import UPPER_BOUND
 from jobs.calibration.threshold import above
+from jobs.evaluation.bootstrap import Bootstrap, Intervals
 from jobs.evaluation.burden import stratum_of
-from jobs.evaluation.froc import Detections, Froc, detect, froc
+from jobs.evaluation.detections import SlideDetections
+from jobs.evaluation.froc import Froc, froc_with_chance
 from jobs.evaluation.ladder import LadderSlide
 from jobs.evaluation.lesions import find_lesions
+from jobs.evaluation.localization_intervals import CountedSlide, group_intervals
+from jobs.evaluation.model_split import ModelSplit, split_of
 from jobs.evaluation.pixel_level import (
     PixelCounts,
     PixelMetrics,
@@ -60,6 +64,8 @@ class LocalizationSettings:
         Or: those in this mask of the store are.
     raster
         Stitched map whose pixels are judged, too.
+    bootstrap
+        How intervals are made; None makes none. Its seed is that of what chance gives, too.
     """
 
     choice: ScoreChoice
@@ -69,6 +75,7 @@ class LocalizationSettings:
     threshold: float | None = None
     mask: RasterChoice | None = None
     raster: RasterChoice | None = None
+    bootstrap: Bootstrap | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,8 @@ class SlideResult:
         Whether its mask looked at its truth.
     chose_threshold
         Whether it is one of the slides that chose the threshold of its mask.
+    model_split
+        Which part of its model's training the slide was in, as far as the scores say.
     notes
         What should be known of it, in sentences.
     """
@@ -100,6 +109,7 @@ class SlideResult:
     n_isolated: int | None
     upper_bound: bool
     chose_threshold: bool
+    model_split: ModelSplit | None
     notes: tuple[str, ...]
 
 
@@ -115,6 +125,10 @@ class Localization:
         All of them, then by tumour burden.
     pixels
         Group → its pixels together; empty where none were judged.
+    intervals
+        Group → those of its numbers; empty where none were asked for.
+    bootstrap
+        How they were made.
     froc
         Lesions found against false alarms; None where the slides have no lesion.
     tiles
@@ -128,10 +142,17 @@ class Localization:
     slides: tuple[SlideResult, ...]
     groups: tuple[GroupMetrics, ...]
     pixels: Mapping[str, PixelMetrics]
+    intervals: Mapping[str, Intervals]
+    bootstrap: Bootstrap | None
     froc: Froc | None
     tiles: tuple[SlideTiles, ...]
     without_truth: tuple[str, ...]
     problems: dict[str, str]
+
+    @property
+    def slide_ids(self) -> list[str]:
+        """Of the judged slides."""
+        return [slide.slide_id for slide in self.slides]
 
     @property
     def decided(self) -> bool:
@@ -148,7 +169,7 @@ class Localization:
 class _Judged:
     result: SlideResult
     tiles: SlideTiles
-    detections: Detections | None
+    detections: SlideDetections | None
     pixels: PixelCounts | None
 
 
@@ -173,8 +194,9 @@ def evaluate_localization(
     without, problems = [], dict[str, str]()
     results: list[SlideResult] = []
     tiles: list[SlideTiles] = []
-    detections: list[Detections] = []
+    detections: list[SlideDetections] = []
     pixels: dict[str, PixelCounts] = {}
+    counted: dict[str, list[CountedSlide]] = {}
     for slide in slides:
         try:
             judged = _judge(slide, truth, settings)
@@ -188,14 +210,24 @@ def evaluate_localization(
         tiles.append(judged.tiles)
         if judged.detections is not None:
             detections.append(judged.detections)
+        in_groups = (ALL, stratum_of(judged.result.tiles.burden))
         if judged.pixels is not None:
-            for group in (ALL, stratum_of(judged.result.tiles.burden)):
+            for group in in_groups:
                 pixels.setdefault(group, PixelCounts.none()).add(judged.pixels)
+        if settings.bootstrap is not None:
+            kept = CountedSlide.of(judged.tiles, judged.result.tiles, judged.pixels)
+            for group in in_groups:
+                counted.setdefault(group, []).append(kept)
+    bootstrap = settings.bootstrap
     return Localization(
         tuple(results),
         group_metrics(tiles),
         {group: pixel_metrics(counts) for group, counts in pixels.items()},
-        froc(detections),
+        {}
+        if bootstrap is None
+        else {group: group_intervals(members, bootstrap) for group, members in counted.items()},
+        bootstrap,
+        froc_with_chance(detections, bootstrap),
         tuple(tiles),
         tuple(without),
         problems,
@@ -255,7 +287,15 @@ def _judge(slide: SlideView, truth: Truth, settings: LocalizationSettings) -> _J
                 *notes,
                 "its pixel size isn't known: each region counts as a lesion, however small",
             )
-        detections = detect(score.values, score.table, score.tile_level0, lesions, flagged)
+        detections = SlideDetections.of(
+            slide.slide_id,
+            score.values,
+            score.table,
+            score.tile_level0,
+            lesions,
+            flagged,
+            0 if settings.bootstrap is None else settings.bootstrap.seed,
+        )
     if settings.raster is not None and known.mask is None:
         notes = (*notes, "its pixels and lesions aren't judged: only its tiles are known")
     elif settings.raster is not None and known.mask is not None:
@@ -265,10 +305,11 @@ def _judge(slide: SlideView, truth: Truth, settings: LocalizationSettings) -> _J
         slide.slide_id,
         metrics,
         None if pixels is None else pixel_metrics(pixels),
-        None if detections is None else detections.n_lesions,
-        None if detections is None else detections.n_isolated,
+        None if detections is None else detections.found.n_lesions,
+        None if detections is None else detections.found.n_isolated,
         mask is not None and bool(mask.attrs.get(UPPER_BOUND)),
         mask is not None and slide.slide_id in _choosers(mask),
+        split_of(slide, score.grid, score.run),
         notes,
     )
     tiles = SlideTiles(slide.slide_id, score.values, known.tiles, flagged)

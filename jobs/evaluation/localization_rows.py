@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Final, TypeAlias
 
+from jobs.evaluation.bootstrap import interval_columns
 from jobs.evaluation.burden import stratum_of
+from jobs.evaluation.froc import SCORE, Froc
 from jobs.evaluation.localization import Localization
+from jobs.evaluation.localization_intervals import INTERVALS
 from jobs.evaluation.pixel_level import PixelMetrics
 from jobs.evaluation.tile_level import GroupMetrics, TileMetrics
 from models.overlap import Overlap
@@ -39,6 +42,7 @@ def slide_rows(found: Localization) -> list[Row]:
                 **_pixels(slide.pixels),
                 "upper_bound": slide.upper_bound,
                 "chose_threshold": slide.chose_threshold,
+                "model_split": slide.model_split,
                 "note": "; ".join(slide.notes),
             }
         )
@@ -64,15 +68,39 @@ def _group(group: GroupMetrics, found: Localization) -> Row:
         "mean_auc_pr": group.mean_auc_pr,
         "mean_iou": group.mean_iou,
         "mean_dice": group.mean_dice,
+        "mean_precision": group.mean_precision,
+        "mean_recall": group.mean_recall,
+        "mean_iou_of_all": group.mean_iou_of_all,
+        "pooled_iou_of_all": group.pooled.burden or None,
         **{f"pooled_{key}": value for key, value in _tiles(group.pooled).items()},
         **{f"pooled_{key}": value for key, value in _pixels(found.pixels.get(group.group)).items()},
+        **interval_columns(found.intervals.get(group.group, {}), INTERVALS),
     }
+
+
+def froc_rows(curve: Froc) -> list[Row]:
+    """Return one row a rate of false alarms, and one for the score, their mean."""
+    chance = None if curve.chance is None else {**curve.chance.at_rates, SCORE: curve.chance.score}
+    rows = []
+    for rate, value in {**curve.at_rates, SCORE: curve.score}.items():
+        ends = interval_columns(curve.intervals, (rate,))
+        rows.append(
+            {
+                "false_alarms_per_slide": "mean" if rate == SCORE else rate,
+                "sensitivity": value,
+                "low_95": ends[f"{rate}_low_95"],
+                "high_95": ends[f"{rate}_high_95"],
+                "chance": None if chance is None else chance[rate],
+            }
+        )
+    return rows
 
 
 def localization_json(found: Localization) -> Row:
     """Return all that was found, JSON-able."""
     return {
         "upper_bound": found.upper_bound,
+        "intervals": None if found.bootstrap is None else found.bootstrap.to_json(found.slide_ids),
         "groups": group_rows(found),
         "froc": None if found.froc is None else asdict(found.froc),
         "slides": slide_rows(found),

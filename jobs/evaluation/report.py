@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -11,12 +12,17 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from jobs.counted import counted
+from jobs.evaluation.bootstrap import interval_text
 from jobs.evaluation.curves import curves_figure
+from jobs.evaluation.froc import SCORE
+from jobs.evaluation.localization import Localization
 from jobs.evaluation.pictures import Picture
 from jobs.evaluation.result_tables import ResultPart, result_parts, shown
 from jobs.evaluation.results import Evaluation
 from jobs.page import png_file_url, render_page
 from jobs.plots import png_data_url
+from models.metrics import Interval
 from store_schema.errors import StorageError
 
 REPORT: Final = "report.html"
@@ -57,23 +63,64 @@ def write_report(out: Path, found: Evaluation, pictures: Sequence[Picture]) -> P
     return path
 
 
-def _cards(found: Evaluation) -> list[dict[str, str]]:
+@dataclass(frozen=True)
+class _Card:
+    """A number that is looked at first, what it is of, and what it is to be held against."""
+
+    what: str
+    value: float | None
+    interval: Interval | None = None
+    reference: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        ends = interval_text(self.interval)
+        notes = (f"95 %: {ends}" if ends else "", self.reference)
+        return {
+            "what": self.what,
+            "value": shown(self.value),
+            "notes": [note for note in notes if note],
+        }
+
+
+def _cards(found: Evaluation) -> list[dict[str, Any]]:
     """Return the numbers that are looked at first."""
-    cards: list[tuple[str, float | None]] = []
+    cards: list[_Card] = []
     if found.slides is not None:
-        cards.append(("AUC of slides", found.slides.metrics["auc"]))
-    judged = found.localization
-    if judged is not None and judged.groups:
-        every = judged.groups[0]
-        cards += [
-            ("AUC-ROC of tiles, mean of slides", every.mean_auc_roc),
-            ("PR-AUC of tiles, mean of slides", every.mean_auc_pr),
-            ("IoU of tiles, mean of slides", every.mean_iou),
-        ]
-        pixels = judged.pixels.get(every.group)
-        cards.append(("AUC of pixels, pooled", None if pixels is None else pixels.auc_roc))
-        cards.append(("FROC score", None if judged.froc is None else judged.froc.score))
-    return [{"what": what, "value": shown(value)} for what, value in cards if value is not None]
+        ends = found.slides.intervals.get("auc", {})
+        interval = Interval(ends.get("low"), ends.get("high"), 0, 0)
+        cards.append(_Card("AUC of slides", found.slides.metrics["auc"], interval))
+    if found.localization is not None and found.localization.groups:
+        cards += _localization_cards(found.localization)
+    return [card.to_json() for card in cards if card.value is not None]
+
+
+def _localization_cards(judged: Localization) -> list[_Card]:
+    every = judged.groups[0]
+    known = judged.intervals.get(every.group, {})
+    of_all = shown(every.mean_iou_of_all)
+    where = "of tiles, mean of slides"
+    cards = [
+        _Card(f"AUC-ROC {where}", every.mean_auc_roc, known.get("mean_auc_roc"), "chance: 0.5"),
+        _Card(
+            f"PR-AUC {where}",
+            every.mean_auc_pr,
+            known.get("mean_auc_pr"),
+            f"positive tiles: {of_all}",
+        ),
+        _Card(
+            f"IoU {where}", every.mean_iou, known.get("mean_iou"), f"every tile flagged: {of_all}"
+        ),
+    ]
+    pixels = judged.pixels.get(every.group)
+    if pixels is not None:
+        interval = known.get("pooled_pixel_auc_roc")
+        cards.append(_Card("AUC of pixels, pooled", pixels.auc_roc, interval, "chance: 0.5"))
+    curve = judged.froc
+    if curve is not None:
+        by_chance = "" if curve.chance is None else f"scores shuffled: {shown(curve.chance.score)}"
+        said = f"FROC score, {counted(curve.n_lesions, 'lesion')}"
+        cards.append(_Card(said, curve.score, curve.intervals.get(SCORE), by_chance))
+    return cards
 
 
 def _part(part: ResultPart) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.evaluation.froc import Froc
+from jobs.counted import counted
+from jobs.evaluation.bootstrap import RATIOS, interval_text
+from jobs.evaluation.froc import SCORE, Froc
 from jobs.evaluation.ladder_table import ladder_notes, ladder_table
 from jobs.evaluation.localization import Localization
 from jobs.evaluation.pixel_level import PixelMetrics
@@ -68,6 +70,15 @@ def localization_notes(found: Evaluation) -> list[str]:
             f"{len(choosers)} of the judged slides chose the threshold of the mask, too, so the numbers are better "
             f"than on new slides: {some(choosers)}"
         )
+    lines += _model_notes(judged)
+    if judged.bootstrap is not None and judged.slides:
+        lines += judged.bootstrap.notes(judged.slide_ids)
+    every = judged.groups[0] if judged.groups else None
+    if every is not None and judged.decided and every.mean_iou_of_all is not None:
+        lines.append(
+            f"if every tile were flagged, the mean IoU would be {shown(every.mean_iou_of_all)}, and "
+            f"{shown(every.pooled.burden)} pooled"
+        )
     if judged.pixels:
         pooled = judged.pixels[ALL]
         lines.append(
@@ -80,14 +91,48 @@ def localization_notes(found: Evaluation) -> list[str]:
             if judged.decided
             else "detections are the tiles that score more than all around them"
         )
+        lines += _froc_notes(judged.froc)
     lines += [f"{slide.slide_id}: {note}" for slide in judged.slides for note in slide.notes]
     lines += [f"{slide_id}: {problem}" for slide_id, problem in judged.problems.items()]
-    for what, ids in (
-        ("have scores but no truth, and are left out", judged.without_truth),
-        ("of the split have no such scores", found.without_scores),
-    ):
+    for one, many, what, ids in (
+        ("slide has", "slides have", "scores but no truth, left out", judged.without_truth),
+        ("slide of the split has", "slides of the split have", "no such scores", found.without_scores),
+    ):  # fmt: skip
         if ids:
-            lines.append(f"{len(ids)} slides {what}: {some(ids)}")
+            lines.append(f"{counted(len(ids), one, many)} {what}: {some(ids)}")
+    return lines
+
+
+def _model_notes(judged: Localization) -> list[str]:
+    lines = []
+    for part, did in (("train", "trained"), ("val", "chose the epoch of")):
+        met = [slide.slide_id for slide in judged.slides if slide.model_split == part]
+        if met:
+            whose = "its scores are" if len(met) == 1 else "their scores are"
+            lines.append(
+                f"{len(met)} of the judged slides {did} the model ({some(met)}): {whose} not out of sample"
+            )
+    return lines
+
+
+def _froc_notes(curve: Froc) -> list[str]:
+    lines = []
+    if curve.chance is not None:
+        lines.append(
+            f"FROC by chance: the same scores, shuffled among the tiles of each slide, come to "
+            f"{shown(curve.chance.score)} (mean of {curve.chance.shuffles}; the highest {shown(curve.chance.highest)})"
+        )
+    if curve.few_lesions:
+        lines.append(
+            f"there {'is' if curve.n_lesions == 1 else 'are'} only {counted(curve.n_lesions, 'lesion')}: one more that "
+            f"is found is worth {shown(1 / curve.n_lesions)} of sensitivity"
+        )
+    last = curve.false_alarms[-1]
+    if last < max(map(float, curve.at_rates)):
+        lines.append(
+            f"the FROC curve ends at {last:.3g} false alarms a slide: beyond, sensitivity stays at what was reached, "
+            "as CAMELYON16's evaluation reads it"
+        )
     return lines
 
 
@@ -111,17 +156,17 @@ def _metric_notes(slides: SlideEvaluation) -> list[str]:
         for name in slides.class_names
     )
     lines = [
-        f"{metrics['n']} slides of {slides.n_patients} patients; predicted of actual: {balance}",
+        f"{counted(metrics['n'], 'slide')} of {counted(slides.n_patients, 'patient')}; predicted of actual: {balance}",
         *metrics["notes"],
     ]
     if slides.other_splits:
-        lines.append(f"{slides.other_splits} predictions of other splits are left out")
-    for what, ids in (
-        ("were predicted but have no label", slides.without_label),
-        ("have a label but no prediction", slides.without_prediction),
+        lines.append(f"left out: {counted(slides.other_splits, 'prediction')} of other splits")
+    for one, many, what, ids in (
+        ("slide was", "slides were", "predicted without a label", slides.without_label),
+        ("slide has", "slides have", "a label but no prediction", slides.without_prediction),
     ):
         if ids:
-            lines.append(f"{len(ids)} slides {what}: {some(ids)}")
+            lines.append(f"{counted(len(ids), one, many)} {what}: {some(ids)}")
     return lines
 
 
@@ -137,38 +182,56 @@ def _localization_table(found: Localization) -> Table:
         counts, of_pixels = tiles.overlap, None if pixels is None else pixels.overlap
         values = [tiles.auc_roc, tiles.auc_pr]
         if decided:
-            names = ("iou", "dice", "precision", "recall")
-            values += [None if counts is None else getattr(counts, name) for name in names]
+            values += [None if counts is None else getattr(counts, name) for name in RATIOS]
         if found.pixels:
             values.append(None if pixels is None else pixels.auc_roc)
             values.append(None if of_pixels is None else of_pixels.iou)
         positive = f"{tiles.n_positive:,} ({tiles.burden:.1%})" if tiles.n_positive else "0"
         table.add_row(escape(name), f"{tiles.n_tiles:,}", positive, *map(shown, values))
 
+    of_tiles = ("auc_roc", "auc_pr", *(RATIOS if decided else ()))
+
+    def add_intervals(group: str, keys: list[str]) -> None:
+        known = found.intervals.get(group, {})
+        ends = [interval_text(known.get(key)) for key in keys]
+        if any(ends):
+            table.add_row("  95 % interval", "", "", *ends)
+
     for slide in found.slides:
         add(slide.slide_id, slide.tiles, slide.pixels)
     table.add_section()
     for group in found.groups:
         of_group = "all" if group.group == ALL else f"burden {group.group}"
-        slides = f"{group.n_slides} slide{'s' * (group.n_slides != 1)}"
-        add(f"{of_group}: {slides} pooled", group.pooled, found.pixels.get(group.group))
-        means = [group.mean_auc_roc, group.mean_auc_pr]
-        means += [group.mean_iou, group.mean_dice] if decided else []
+        add(
+            f"{of_group}: {counted(group.n_slides, 'slide')} pooled",
+            group.pooled,
+            found.pixels.get(group.group),
+        )
+        pooled = [f"pooled_{name}" for name in of_tiles]
+        pooled += ["pooled_pixel_auc_roc", "pooled_pixel_iou"] if found.pixels else []
+        add_intervals(group.group, pooled)
+        means = [getattr(group, f"mean_{name}") for name in of_tiles]
         if any(mean is not None for mean in means):
             table.add_row(f"{of_group}: mean of slides", "", "", *map(shown, means))
+            add_intervals(group.group, [f"mean_{name}" for name in of_tiles])
     return table
 
 
 def _froc_table(curve: Froc) -> Table:
-    rates = [f"at {rate}" for rate in curve.at_rates]
-    numbers = ["lesions", "isolated cells", "detections", *rates, "mean"]
-    table = new_table("FROC: sensitivity by false alarms a slide", *numbers, right=tuple(numbers))
+    """Return sensitivities, the mean of them first, since a page may not be wide enough for all."""
+    numbers = ["lesions", "isolated", "detections", "mean", *(f"at {r}" for r in curve.at_rates)]
+    table = new_table("FROC, by false alarms a slide", *numbers, right=tuple(numbers))
     table.add_row(
-        f"{curve.n_slides} slides",
+        counted(curve.n_slides, "slide"),
         str(curve.n_lesions),
         str(curve.n_isolated),
         str(curve.n_detections),
-        *map(shown, curve.at_rates.values()),
-        shown(curve.score),
+        *map(shown, (curve.score, *curve.at_rates.values())),
     )
+    ends = [interval_text(curve.intervals.get(key)) for key in (SCORE, *curve.at_rates)]
+    if any(ends):
+        table.add_row("  95 % interval", "", "", "", *ends)
+    if curve.chance is not None:
+        values = (curve.chance.score, *curve.chance.at_rates.values())
+        table.add_row("scores shuffled (chance)", "", "", "", *map(shown, values))
     return table

@@ -12,7 +12,7 @@ from typing import Any, Final
 from jobs.evaluation.ladder import Ladder
 from jobs.evaluation.ladder_table import ladder_notes, ladder_rows
 from jobs.evaluation.localization import Localization
-from jobs.evaluation.localization_rows import group_rows, localization_json, slide_rows
+from jobs.evaluation.localization_rows import froc_rows, group_rows, localization_json, slide_rows
 from jobs.evaluation.slide_level import SlideEvaluation
 from models.metrics import SCORES
 from store_schema.errors import StorageError
@@ -73,7 +73,7 @@ def write_results(out: Path, found: Evaluation) -> None:
     """Write ``evaluation.json`` and, as far as there are any, tables.
 
     ``slide_metrics.csv`` of predictions; ``heatmap_summary.csv`` a slide, ``burden_summary.csv`` of slides together,
-    ``froc.csv`` and ``ladder.csv``.
+    ``froc.csv`` (the curve), ``froc_score.csv`` and ``ladder.csv``.
 
     Raises
     ------
@@ -93,6 +93,7 @@ def write_results(out: Path, found: Evaluation) -> None:
                 curve = found.localization.froc
                 points = zip(curve.false_alarms, curve.sensitivity, strict=True)
                 _write_csv(out / "froc.csv", ("false_alarms_per_slide", "sensitivity"), points)
+                _write_rows(out / "froc_score.csv", froc_rows(curve))
         if found.ladder is not None:
             _write_rows(out / "ladder.csv", list(ladder_rows(found.ladder)))
     except OSError as error:

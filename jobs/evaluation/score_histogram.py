@@ -8,6 +8,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from jobs.evaluation.areas import precision_area, roc_area
+from jobs.evaluation.score_counts import ScoreCounts
+
 _KEPT_BITS: Final = 20  # of a float32: sign, 8 bits of exponent, 11 of mantissa
 _N_BINS: Final = 1 << _KEPT_BITS
 
@@ -71,7 +74,7 @@ class ScoreHistogram:
     @property
     def roc_auc(self) -> float | None:
         """Area under the ROC curve of the pixels with a score, bins taken as ties; None where one kind is missing."""
-        return _area(self.counts)
+        return roc_area(self.counts)
 
     @property
     def resolution(self) -> float:
@@ -83,25 +86,14 @@ class ScoreHistogram:
     @property
     def roc_auc_with_background(self) -> float | None:
         """Area with the pixels without a score as the lowest of all: the glass around tissue makes it look better."""
-        return _area(np.column_stack([self.unscored, self.counts]))
+        return roc_area(np.column_stack([self.unscored, self.counts]))
 
     @property
     def average_precision(self) -> float | None:
-        """Σ (R_k - R_{k-1}) P_k over the bins, from the highest; None where one kind of scored pixel is missing."""
-        if not self.n_positive or not self.n_negative:
-            return None
-        negative, positive = self.counts[:, ::-1].cumsum(axis=1)
-        steps = np.diff(positive, prepend=0) > 0
-        recall = positive[steps] / self.n_positive
-        precision = positive[steps] / (positive + negative)[steps]
-        return float(np.diff(recall, prepend=0.0) @ precision)
+        """Area under the precision-recall curve of the pixels with a score, bins taken as ties."""
+        return precision_area(self.counts)
 
-
-def _area(counts: Counts) -> float | None:
-    """Return the share of pairs (negative, positive) in order, ties counted half; int64 (truth, bin)."""
-    negative, positive = counts.astype(np.float64)  # pairs of large slides don't fit int64
-    pairs = negative.sum() * positive.sum()
-    if not pairs:
-        return None
-    below = negative.cumsum() - negative
-    return float(positive @ (below + negative / 2) / pairs)
+    def occupied(self) -> ScoreCounts:
+        """Return the bins that hold anything, which are few of all."""
+        bins = np.flatnonzero(self.counts.any(axis=0))
+        return ScoreCounts(bins, self.counts[:, bins])

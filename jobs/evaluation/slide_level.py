@@ -94,6 +94,15 @@ def predictions_of_scores(
     return Predictions(class_names, tuple(rows))
 
 
+def says_of_slides(store: Store, choice: ScoreChoice, slide_ids: Sequence[str]) -> bool:
+    """Tell whether a score run predicts whole slides, as those of ``mil score`` do."""
+    first = scored_slides(store, choice, slide_ids)[0]
+    grid = scored_grid(first, choice)
+    return grid is not None and PREDICTION in first.run_attrs(grid, names.SCORES, choice.run).get(
+        names.EXTRA, {}
+    )
+
+
 def evaluate_slides(
     predictions: Predictions,
     labels: Path | None,

@@ -85,9 +85,13 @@ class GroupMetrics:
         an attention logit, a z-score), not of an attention that sums to 1 on each.
     mean_auc_roc, mean_auc_pr
         Means over the slides that have both kinds of tiles; None where there are none.
-    mean_iou, mean_dice
+    mean_iou, mean_dice, mean_precision, mean_recall
         Means over the slides that have positive tiles; None where none has, or nothing was decided. Of others they are
-        0 by a single false alarm and undefined without: ``pooled.overlap.fp`` counts theirs.
+        0 by a single false alarm and undefined without: ``pooled.overlap.fp`` counts theirs. Precision is over those
+        of them where anything was flagged.
+    mean_iou_of_all
+        What ``mean_iou`` would be if every tile were flagged: the floor that it must beat. Pooled, that is the
+        ``burden`` of ``pooled``.
     """
 
     group: str
@@ -97,6 +101,9 @@ class GroupMetrics:
     mean_auc_pr: float | None
     mean_iou: float | None
     mean_dice: float | None
+    mean_precision: float | None
+    mean_recall: float | None
+    mean_iou_of_all: float | None
 
 
 def tile_metrics(
@@ -145,6 +152,9 @@ def _group(name: str, slides: Sequence[SlideTiles]) -> GroupMetrics:
         mean_of([one.auc_pr for one in each]),
         mean_of([overlap.iou for overlap in overlaps]),
         mean_of([overlap.dice for overlap in overlaps]),
+        mean_of([overlap.precision for overlap in overlaps]),
+        mean_of([overlap.recall for overlap in overlaps]),
+        mean_of([one.burden for one in each if one.n_positive]),
     )
 
 

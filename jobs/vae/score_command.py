@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     click.option(
         "--map-px",
         type=click.IntRange(1),
-        help="Keep a map of errors of every tile, of that side; a divisor of the tile's.",
+        metavar="N",
+        help="Keep a map of errors of N x N values a tile; N divides the tile's side.",
     ),
     click.option(
         "--stain",

@@ -28,7 +28,7 @@ class VaeScoreSettings:
     name
         Of the scores in the store.
     map_px
-        Side of the map of errors that is kept of every tile [px]; None keeps none.
+        Values along a side of the map of errors that is kept of every tile; None keeps none.
     stain
         Another normalization than that of the training.
     allow_other_grid, allow_other_stain

@@ -23,7 +23,7 @@ class TileSplit:
     train, val
         int64 (n,), each row on one side at most.
     by
-        ``file``, ``group`` (slides, patients), or ``tile``.
+        ``file`` (of splits), ``patient``, ``slide``, or ``tile``.
     """
 
     train: Rows
@@ -32,7 +32,12 @@ class TileSplit:
 
 
 def split_tiles(
-    tiles: PreparedTiles, split: Split | None, val_fraction: float, seed: int
+    tiles: PreparedTiles,
+    split: Split | None,
+    val_fraction: float,
+    seed: int,
+    *,
+    parts_are_slides: bool,
 ) -> TileSplit:
     """Split the tiles.
 
@@ -47,6 +52,8 @@ def split_tiles(
         one. Groups with tumour tiles are drawn apart from those without.
     seed
         Of what is drawn.
+    parts_are_slides
+        Whether tiles are told apart by slide, so that a group of another name is a patient; else groups are slides.
 
     Raises
     ------
@@ -76,8 +83,11 @@ def split_tiles(
     for stratum in (np.flatnonzero(n_tumour == 0), np.flatnonzero(n_tumour > 0)):
         in_val[_drawn(rng.permutation(stratum), n_tiles, val_fraction)] = True
     val = in_val[group_of]
-    found = TileSplit(np.flatnonzero(~val), np.flatnonzero(val), "group" if by_group else "tile")
-    return _checked(found, len(tiles))
+    by = "tile"
+    if by_group:
+        of_patients = parts_are_slides and tiles.groups != tiles.parts
+        by = "patient" if of_patients else "slide"
+    return _checked(TileSplit(np.flatnonzero(~val), np.flatnonzero(val), by), len(tiles))
 
 
 def _drawn(shuffled: Rows, n_tiles: npt.NDArray[np.int64], val_fraction: float) -> Rows:

@@ -98,7 +98,13 @@ def load_training_data(
     prepared = prepared_tiles(
         tiles, stain, settings.min_saturation, run.path, run.logger, progress.at
     )
-    split = split_tiles(prepared, origin.split, settings.val_fraction, settings.fit.seed)
+    split = split_tiles(
+        prepared,
+        origin.split,
+        settings.val_fraction,
+        settings.fit.seed,
+        parts_are_slides=origin.knows_slides,
+    )
     notes = list(tiles.notes)
     if split.by == "tile" and any(prepared.groups):
         notes.append(

@@ -64,13 +64,16 @@ class Case:
         return Stitched.of(self.slide(**slide), GRID, names.SCORES, "run", None, spec)
 
 
+MAP_DIMS = ((names.MAP_Y, names.MAP_X), (names.Y, names.X))  # the latter in stores of earlier days
+
+
 def reference(case: Case, stitched: Stitched) -> npt.NDArray[np.float64]:
     """Return float64 (class, y, x), NaN where there is nothing, by the definition and by nothing else."""
     raster, mode = stitched.raster, stitched.spec.mode
     step = raster.px_level0 / raster.samples
     points_y = (np.arange(raster.n_rows * raster.samples) + 0.5) * step
     points_x = (np.arange(raster.n_cols * raster.samples) + 0.5) * step
-    has_map = names.Y in case.dims
+    has_map = not {names.MAP_Y, names.Y}.isdisjoint(case.dims)
     by_class = names.CLASS in case.dims
     maps = case.values.astype(np.float64)
     maps = maps if has_map else maps[..., None, None]
@@ -151,7 +154,7 @@ def cases(draw: st.DrawFn) -> Case:
     dims = (
         names.TILE,
         *([names.CLASS] if classes else []),
-        *([names.Y, names.X] if of_map else []),
+        *(draw(st.sampled_from(MAP_DIMS)) if of_map else ()),
     )
     shape = (len(x), *classes, *of_map)
     dtype = draw(st.sampled_from(["float32", "float16", "uint8", "int32"]))
@@ -213,7 +216,9 @@ def test_scalars_of_touching_tiles_are_the_lattice_picture() -> None:
 
 def test_maps_of_touching_tiles_are_put_side_by_side() -> None:
     values = np.random.default_rng(0).random((6, 4, 4)).astype(np.float32)
-    stitched = lattice_case(2, 3, values, ("tile", "y", "x")).stitched(StitchSpec("gaussian"))
+    stitched = lattice_case(2, 3, values, ("tile", "map_y", "map_x")).stitched(
+        StitchSpec("gaussian")
+    )
     assert stitched.raster.px_level0 == 25, "a pixel of the maps"
     picture = values.reshape(2, 3, 4, 4).transpose(0, 2, 1, 3).reshape(8, 12)
     np.testing.assert_array_equal(stitched[:8, :12], picture)
@@ -221,7 +226,7 @@ def test_maps_of_touching_tiles_are_put_side_by_side() -> None:
 
 def test_half_a_pixel_is_the_mean_of_four() -> None:
     values = np.random.default_rng(0).random((1, 4, 4)).astype(np.float32)
-    stitched = lattice_case(1, 1, values, ("tile", "y", "x")).stitched(StitchSpec(mpp=12.5))
+    stitched = lattice_case(1, 1, values, ("tile", "map_y", "map_x")).stitched(StitchSpec(mpp=12.5))
     assert (stitched.raster.px_level0, stitched.raster.samples) == (50.0, 2)
     expected = values[0].reshape(2, 2, 2, 2).mean(axis=(1, 3))
     np.testing.assert_allclose(stitched[:2, :2].astype(float), expected, rtol=1e-6)
@@ -247,7 +252,7 @@ def test_what_cannot_be_stitched() -> None:
     with pytest.raises(InputError, match="leave --argmax away"):
         lattice_case(1, 2, np.zeros(2, np.float32)).stitched(StitchSpec(argmax=True))
     numbers = lattice_case(
-        1, 1, np.arange(100, dtype=np.int32).reshape(1, 10, 10), ("tile", "y", "x")
+        1, 1, np.arange(100, dtype=np.int32).reshape(1, 10, 10), ("tile", "map_y", "map_x")
     )
     overlapping = replace(
         numbers,
@@ -282,7 +287,7 @@ def test_lazy_is_cut_as_it_is_stored_and_may_be_sliced() -> None:
 def test_bits_do_not_depend_on_windows() -> None:
     """Nine tiles over a point are summed in one order, wherever a window begins."""
     values = np.random.default_rng(0).random((400, 3, 3)).astype(np.float32)
-    case = lattice_case(20, 20, values, ("tile", "y", "x"), side=10)
+    case = lattice_case(20, 20, values, ("tile", "map_y", "map_x"), side=10)
     stitched = replace(case, side=30).stitched(StitchSpec("gaussian", px_level0=3.0))
     assert stitched.source.tiles.most_layers == 9
     whole = stitched[:]

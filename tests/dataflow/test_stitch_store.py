@@ -77,9 +77,9 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     slide.create_grid(GRID, GridGeometry(64, 64.0, 157, 235), table, {}, block_tiles=2)
     classes = {"class_names": ["normal tissue", "tumour"]}
     arrays = {
-        "map": ArraySpec(("tile", "y", "x"), (8, 8), "float32", {"long_name": "error"}),
+        "map": ArraySpec(("tile", "map_y", "map_x"), (8, 8), "float32", {"long_name": "error"}),
         "probability": ArraySpec(("tile", "class"), (2,), "float32", classes),
-        "label": ArraySpec(("tile", "y", "x"), (8, 8), "uint8"),
+        "label": ArraySpec(("tile", "map_y", "map_x"), (8, 8), "uint8"),
     }
     group = slide.create_tile_group(GRID.name, names.SCORES, "run", arrays, {"model": 1})
     generator = np.random.default_rng(0)
@@ -155,13 +155,15 @@ def test_other_settings_are_refused_by_name(
     stitched: Bench, made: Bench, store_digests: Digests
 ) -> None:
     for spec, difference in (
-        (replace(SPEC, mode="max"), "mode: stored 'mean', asked 'max'"),
-        (replace(SPEC, px_level0=8.0), "px_level0: stored 4.0, asked 8.0"),
-        (replace(SPEC, dtype="float16"), "dtype: stored 'float32', asked 'float16'"),
+        (replace(SPEC, mode="max"), "with --mode mean and not with --mode max"),
+        (replace(SPEC, px_level0=8.0), "with --px 4 and not with --px 8"),
+        (replace(SPEC, dtype="float16"), "with --dtype float32 and not with --dtype float16"),
     ):
         with pytest.raises(SettingsConflictError, match=difference):
             stitched.run(spec)
-    with pytest.raises(SettingsConflictError, match=r"source\.array: stored 'map', asked 'label'"):
+    with pytest.raises(
+        SettingsConflictError, match="from scores/run/map and not from scores/run/l"
+    ):
         stitched.run(array="label")
     assert store_digests(stitched.store) == store_digests(made.store)
     stitched.run(replace(SPEC, mode="max", dtype="float16"), overwrite=True)

@@ -35,7 +35,7 @@ def add_slide(path: Path, slide_id: str, n_tiles: int = 20, mpp: float | None = 
     slide.create_grid(GRID, GridGeometry(64, 64.0, 4, N_COLS), table, {}, block_tiles=8)
     arrays = {
         "score": ArraySpec(("tile",), (), "float32"),
-        "error_map": ArraySpec(("tile", "y", "x"), (4, 4), "float16"),
+        "error_map": ArraySpec(("tile", "map_y", "map_x"), (4, 4), "float16"),
     }
     group = slide.create_tile_group(GRID.name, names.SCORES, "vae", arrays, {"model": 1})
     score = np.arange(n_tiles, dtype=np.float32)

@@ -199,7 +199,7 @@ def test_evaluate_from_the_command_line(
         "--truth", cohort.masks, "--threshold", 0.5, "--out", out, "--resamples", 20,
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    assert "1 slides have scores but no truth, and are left out: c" in answer.out
+    assert "1 slide has scores but no truth, left out: c" in answer.out
     found = json.loads((out / "evaluation.json").read_text())
     # decided as it was made, and not by the threshold of tiles
     assert found["slides"]["metrics"]["confusion_matrix"] == [[0, 1], [0, 2]]
@@ -218,7 +218,10 @@ def test_evaluate_from_the_command_line(
         "worst: ",
         "Slides",
         "FROC",
-        "1 slides have scores but no truth, and are left out: c",
+        "1 slide has scores but no truth, left out: c",
+        "every tile flagged: 0.",
+        "scores shuffled: 0.",
+        "intervals of 2 patients mean little",
     ):
         assert text in page
     assert page.count("data:image/png;base64,") == 3  # two slides and the curves
@@ -281,7 +284,7 @@ def test_splits_and_the_ladder(
     )  # fmt: skip
     answer = slidestream(*call, "--ladder", "--per-slide-oracle", "--out", out)
     assert answer.code == 0, answer.err
-    assert "1 slides of the split have no such scores: gone" in answer.out
+    assert "1 slide of the split has no such scores: gone" in answer.out
     assert "upper bound" in answer.out
     found = json.loads((out / "evaluation.json").read_text())
     assert [row["slide_id"] for row in found["localization"]["slides"]] == ["a", "c"]
@@ -339,3 +342,51 @@ def test_heatmaps_from_the_command_line(
         "heatmap", "--store", cohort.store.url, "--score", "run", "--out", out, "--slides", "x"
     )
     assert nobody.code == 1
+
+
+def test_intervals_are_of_patients_and_follow_resamples_and_seed(
+    cohort: Any,
+    tmp_path: Path,
+    slidestream: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for slide_id in "abc":
+        cohort.add_scores(slide_id, "tiles", cohort.scores[slide_id][:, 1])
+    monkeypatch.chdir(tmp_path)
+
+    def judge(*more: object) -> dict[str, Any]:
+        call = ("--store", "cohort.zarr", "--score", "tiles", "--truth", "masks", "--threshold", 0)
+        negative = ("--without-truth", "negative")
+        answer = slidestream("evaluate", *call, *negative, *more, "--json")
+        assert answer.code == 0, answer.err
+        found: dict[str, Any] = json.loads(answer.out)
+        return found
+
+    def ends(found: dict[str, Any]) -> dict[str, float]:
+        row = found["localization"]["groups"][0]
+        return {key: value for key, value in row.items() if key.endswith("_95")}
+
+    plain = judge("--resamples", 50)
+    assert plain["localization"]["intervals"] == {
+        "drawn": "slides", "n": 3, "resamples": 50, "seed": 0,
+    }  # fmt: skip
+    for name in ("mean_auc_roc", "pooled_auc_pr", "mean_recall", "pooled_iou"):
+        low, high = (ends(plain)[f"{name}_{end}_95"] for end in ("low", "high"))
+        assert low <= plain["localization"]["groups"][0][name] <= high
+    assert ends(plain)["pooled_pixel_iou_low_95"] is None
+    assert ends(judge("--resamples", 50)) == ends(plain)
+    assert ends(judge("--resamples", 51)) != ends(plain)
+    assert ends(judge("--resamples", 50, "--seed", 1)) != ends(plain)
+    # scores that say nothing of slides take labels for their patients alone
+    labels = label_file(tmp_path, [("a", "x", "p"), ("b", "x", "p"), ("c", "x", "q")])
+    of_patients = judge("--resamples", 50, "--labels", labels, "--out", "out")
+    assert "slides" not in of_patients
+    assert of_patients["localization"]["intervals"]["drawn"] == "patients"
+    assert of_patients["localization"]["intervals"]["n"] == 2
+    assert ends(of_patients) != ends(plain)
+    curve = of_patients["localization"]["froc"]
+    assert set(curve["intervals"]) == {"0.25", "0.5", "1", "2", "4", "8", "score"}
+    rows = rows_of(tmp_path / "out" / "froc_score.csv")
+    assert float(rows[-1]["chance"]) == pytest.approx(curve["chance"]["score"])
+    for name in ("store", "truth", "out"):
+        assert Path(of_patients["settings"][name].removeprefix("file://")).is_absolute()

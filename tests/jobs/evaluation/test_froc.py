@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.evaluation.froc import RATES, Detections, detect, froc
+from jobs.evaluation.bootstrap import Bootstrap
+from jobs.evaluation.detections import SHUFFLES, Detections, SlideDetections, detect
+from jobs.evaluation.froc import RATES, SCORE, Froc, froc, froc_with_chance
 from jobs.evaluation.lesions import ISOLATED, Lesions, find_lesions
 from jobs.evaluation.tile_truth import TruthMask
+from jobs.plots import draw_froc, new_figure
 from store_schema.specs import TileTable
 
 TILE = 100
@@ -177,3 +180,77 @@ def test_the_curve_is_what_counting_says(cohort: list[Detections]) -> None:
         if above is not None and below < rate:
             expected += (rate - below) / (above - below) * (lowest[above] - highest[below])
         assert value == pytest.approx(expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(slides, min_size=2, max_size=4), st.integers(0, 1000))
+def test_drawn_slides_are_judged_as_that_many_slides(cohort: list[Detections], seed: int) -> None:
+    """What a resample comes to is the curve of the slides that were drawn, each as often as it was."""
+    named = [SlideDetections(f"s{i}", each, (each,) * SHUFFLES) for i, each in enumerate(cohort)]
+    found = froc_with_chance(named, Bootstrap(resamples=1, seed=seed))
+    if found is None:
+        return
+    drawn = np.random.default_rng(seed).integers(len(cohort), size=len(cohort))
+    expected = froc([cohort[i] for i in drawn])
+    for key, interval in found.intervals.items():
+        if expected is None:
+            assert (interval.low, interval.skipped) == (None, 1)
+        else:
+            value = expected.score if key == SCORE else expected.at_rates[key]
+            assert (interval.low, interval.high) == pytest.approx((value, value))
+    assert found.chance is not None
+    assert (found.chance.score, found.chance.highest) == pytest.approx((found.score,) * 2)
+
+
+def with_chance(seed: int, flagged: bool, *ids: str) -> Froc:
+    """Judge slides of 20 x 20 tiles with a lesion of four, all found; half of their other tiles score the same."""
+    known = find_lesions(truth((500, 500, 700, 700)), 1.0)
+    score = np.zeros((20, 20), np.float32)
+    score[5:7, 5:7] = 1
+    made = []
+    for slide_id in ids:
+        decided = score.ravel() > 0.5 if flagged else None
+        of_slide = slide_id, score.ravel(), table_of(20, 20), TILE, known
+        made.append(SlideDetections.of(*of_slide, decided, seed))
+    found = froc_with_chance(made)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("flagged", [True, False])
+def test_chance_is_far_below_what_finds_all(flagged: bool) -> None:
+    found = with_chance(0, flagged, "a", "b", "c")
+    assert found.score == 1
+    chance = found.chance
+    assert chance is not None
+    assert chance.shuffles == SHUFFLES
+    # four tiles of a lesion among 400, and four at random: about one slide in 25 has one there
+    assert 0 <= chance.score <= chance.highest < 0.5
+    assert chance.score == pytest.approx(np.mean(list(chance.at_rates.values())))
+    assert found.few_lesions
+    assert with_chance(0, flagged, "a", "b", "c").chance == chance
+    assert with_chance(1, flagged, "a", "b", "c", "d").chance != chance
+
+
+def test_shuffles_of_a_slide_do_not_depend_on_others() -> None:
+    known = find_lesions(truth((0, 0, 900, 900)), 1.0)
+    score = np.random.default_rng(0).normal(size=100).astype(np.float32)
+    made = [
+        SlideDetections.of(name, score, table_of(10, 10), TILE, known, None, 3) for name in "aba"
+    ]
+    first, other, again = (np.concatenate([d.score for d in each.shuffled]) for each in made)
+    np.testing.assert_array_equal(first, again)
+    assert len(first) != len(other) or (first != other).any()
+    assert set(first) <= set(score.astype(float))
+
+
+def test_the_drawn_curve_goes_on_flat_where_no_more_is_reached() -> None:
+    rates = {0.25: 0.2, 0.5: 0.4, 1.0: 0.5, 2.0: 0.5, 4.0: 0.5, 8.0: 0.5}
+    _, axes = new_figure(1, 2)
+    draw_froc(axes[0], [0, 0.8], [0, 0.5], rates, label="short", chance=dict.fromkeys(rates, 0.1))
+    draw_froc(axes[1], [0, 9], [0, 0.5], rates, label="long")
+    dashed = [line for line in axes[0].lines if line.get_linestyle() == "--"]
+    assert [np.asarray(line.get_xydata()).tolist() for line in dashed] == [[[0.8, 0.5], [8.0, 0.5]]]
+    hollow = [line for line in axes[0].lines if line.get_markerfacecolor() == "white"]
+    assert [np.asarray(line.get_xydata())[:, 0].tolist() for line in hollow] == [[1, 2, 4, 8]]
+    assert not [line for line in axes[1].lines if line.get_linestyle() == "--"]

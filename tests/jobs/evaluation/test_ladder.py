@@ -151,7 +151,7 @@ def test_tiles_without_a_score_are_missed_and_counted() -> None:
     found = ladder([a], [b], LadderSettings(morphology=MorphologySpec(min_tiles=1)))
     assert step(found, "global").groups[0].overlap == Overlap(1, 0, 1, 1)
     assert found.n_without_score == 1
-    assert any("1 judged tiles have no score" in note for note in ladder_notes(found))
+    assert any("1 judged tile has no score" in note for note in ladder_notes(found))
 
 
 def test_as_rows_and_as_a_table() -> None:

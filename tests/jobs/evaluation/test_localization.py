@@ -27,6 +27,7 @@ from jobs.evaluation.tile_level import SlideTiles, group_metrics, tile_metrics
 from jobs.evaluation.truth import open_truth
 from jobs.raster_reader import RasterChoice
 from jobs.score_reader import ScoreChoice, read_score
+from store_schema.specs import ArraySpec
 
 
 def judge(cohort: Any, **changes: Any) -> Localization:
@@ -276,6 +277,24 @@ def test_an_upper_bound_is_called_one(cohort: Any) -> None:
     assert slide_rows(found)[0]["chose_threshold"]
     notes = localization_notes(Evaluation(localization=found))
     assert notes[0].startswith("1 of the judged slides chose the threshold")
+
+
+def test_slides_that_trained_the_model_are_told(cohort: Any) -> None:
+    for slide_id, part in (("a", "train"), ("b", "")):
+        spec = {"score": ArraySpec(("tile",), (), "float32")}
+        group = cohort.store[slide_id].create_tile_group(
+            cohort.grid, "scores", "vae", spec, {"made": "up"}, extra={"model_split": part}
+        )
+        for block in range(group.n_blocks):
+            values = cohort.scores[slide_id][:, 1]
+            group.write_block(block, {"score": values[group.block_slice(block)]})
+    settings = LocalizationSettings(ScoreChoice("vae"), cohort.masks)
+    found = evaluate_localization(cohort.slides[:2], settings)
+    assert [row["model_split"] for row in slide_rows(found)] == ["train", ""]
+    notes = localization_notes(Evaluation(localization=found))
+    assert "1 of the judged slides trained the model (a): its scores are not out of sample" in notes
+    of_mil = localization_notes(Evaluation(localization=judge(cohort)))  # whose split is test
+    assert not any("out of sample" in note for note in of_mil)
 
 
 def test_which_slides_are_shown(cohort: Any) -> None:

@@ -64,7 +64,7 @@ def add_slide(store: Store, slide_id: str, seed: int, *, scored: bool = True) ->
     arrays = {
         "attention": ArraySpec(("tile",), (), "float32", {"long_name": "attention"}),
         "probability": ArraySpec(("tile", "class"), (2,), "float32", {"class_names": CLASSES}),
-        "map": ArraySpec(("tile", "y", "x"), (2, 2), "float32", {}),
+        "map": ArraySpec(("tile", "map_y", "map_x"), (2, 2), "float32", {}),
         "stain_method": ArraySpec(
             ("tile",), (), "uint8", {"flag_values": [0, 1], "flag_meanings": "none macenko"}
         ),

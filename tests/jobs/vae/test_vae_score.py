@@ -69,8 +69,15 @@ def test_every_tile_gets_its_scores(
     other = score(trained, "--name", "vae")
     assert other.code == 1
     assert "settings-conflict" in other.out
+    assert summary["maps"] == {"error_map": {"side_px": 4, "px_um": 32 * 0.972 / 4}}
+    assert (
+        len(tiles["error_map"][3].to_dataframe()) == 16
+    )  # x and y of the tile don't clash with the map's
+    text = score(trained, "--name", "vae", "--map-px", 4)
+    assert "maps     error_map: 4 x 4 values a tile, 7.78 µm each" in text.out
     text = score(trained, "--name", "vae", "--overwrite")
     assert text.code == 0
+    assert "maps" not in text.out
     assert "384 scored now of 384" in text.out
 
 

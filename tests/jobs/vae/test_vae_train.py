@@ -27,7 +27,7 @@ def test_a_training_leaves_its_model_metrics_and_pictures(trained: Path) -> None
     tiles = metrics["tiles"]
     assert (tiles["read"], tiles["without_colour"], tiles["kept"]) == (256, 32, 224)
     assert tiles["train"] + tiles["val"] == 224
-    assert tiles["split_by"] == "group"
+    assert tiles["split_by"] == "patient"
     assert metrics["epoch"]["trained"] == len(read_history(trained)) == 2
     assert metrics["best"]["val_loss"] == metrics["epoch"]["value"]
     assert metrics["latent"] == [8, 1, 1]
