@@ -247,6 +247,30 @@ def h5(
     return _run(store, as_json, lambda opened, done: export_h5(opened, settings, done))
 
 
+@export.command(
+    help="Coordinates of tiles in the layout of slide2vec and hs2p, one .npy a slide. `index --coordinates` reads them."
+)
+@store_option
+@_grid
+@_slides
+@_folder
+@_ending
+def coordinates(
+    store: str,
+    grid: str | None,
+    slides: tuple[str, ...],
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+    verbose: bool,
+) -> int:
+    """Export coordinates; exit code 1 if a slide could not be exported."""
+    from jobs.export.coordinates import CoordinatesSettings, export_coordinates
+
+    settings = CoordinatesSettings(out, grid, slides, overwrite)
+    return _run(store, as_json, lambda opened, done: export_coordinates(opened, settings, done))
+
+
 def _run(
     store: str,
     as_json: bool,

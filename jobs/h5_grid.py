@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -72,20 +73,54 @@ def lay_imported(file: H5Features, tile_level0: int | None = None) -> ImportedGr
             )
         side = round(stride)
         notes.append(f"tiles are taken to touch: {side} px of level 0 a side")
-    stride = stride or float(side)
-    x, y = file.coords[:, 0], file.coords[:, 1]
-    col, row = (np.floor(values / stride + 0.5).astype(np.int64) for values in (x, y))
+    laid = lay_corners(file.path, file.coords, side, stride or float(side))
+    notes += laid.notes
+    return ImportedGrid(file.tile_px or side, laid.geometry, laid.table, laid.order, tuple(notes))
+
+
+@dataclass(frozen=True, eq=False)
+class LaidCorners:
+    """Corners on a lattice, in stored order; as of :class:`ImportedGrid`."""
+
+    geometry: GridGeometry
+    table: TileTable
+    order: npt.NDArray[np.int64]
+    notes: tuple[str, ...]
+
+
+def lay_corners(
+    path: Path, coords: npt.NDArray[np.int64], tile_level0: int, stride_level0: float
+) -> LaidCorners:
+    """Lay corners on the lattice that goes through the slide's corner; they stay as they are.
+
+    Parameters
+    ----------
+    path
+        The file, for the sentence.
+    coords
+        int64 (tile, 2), x and y [px, level 0].
+    tile_level0, stride_level0
+        Side and distance of tiles [px, level 0].
+
+    Raises
+    ------
+    UnreadableSlideError
+        That makes more places than a slide has.
+    """
+    x, y = coords[:, 0], coords[:, 1]
+    col, row = (np.floor(values / stride_level0 + 0.5).astype(np.int64) for values in (x, y))
     n_rows, n_cols = int(row.max()) + 1, int(col.max()) + 1
     if n_rows * n_cols > MAX_LATTICE_TILES:
         raise UnreadableSlideError(
-            f"{file.path}: its tiles are {stride:g} px apart, which makes {n_cols} x {n_rows} places: "
+            f"{path}: its tiles are {stride_level0:g} px apart, which makes {n_cols} x {n_rows} places: "
             "coords must be those of a lattice of tiles"
         )
     shared = len(x) - len(np.unique(row * n_cols + col))
-    if shared:
-        notes.append(
-            f"{shared} tiles share a place of the lattice with another (corners are exact)"
-        )
+    notes = (
+        (f"{shared} tiles share a place of the lattice with another (corners are exact)",)
+        if shared
+        else ()
+    )
     order = np.lexsort((x, y, hilbert_index(col, row)))
     table = TileTable(
         x=x[order].astype(np.int32),
@@ -94,8 +129,8 @@ def lay_imported(file: H5Features, tile_level0: int | None = None) -> ImportedGr
         col=col[order].astype(np.int32),
         tissue=np.full(len(x), np.nan, np.float32),
     )
-    geometry = GridGeometry(side, stride, n_rows, n_cols)
-    return ImportedGrid(file.tile_px or side, geometry, table, order.astype(np.int64), tuple(notes))
+    geometry = GridGeometry(tile_level0, stride_level0, n_rows, n_cols)
+    return LaidCorners(geometry, table, order.astype(np.int64), notes)
 
 
 def neighbour_distance(coords: npt.NDArray[np.int64]) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import click
@@ -19,6 +21,7 @@ from jobs.run_config import (
     EncodeSettings,
     GridSettings,
     RunConfig,
+    absolute_url,
     check_store_place,
 )
 from jobs.stream_call import (
@@ -46,9 +49,18 @@ def run(**options: Any) -> int:
 
 @click.command(help=f"Find tissue and lay the tile grids of slides. {_SLIDES_HELP}")
 @slides_argument
+@click.option(
+    "--coordinates",
+    type=click.Path(path_type=Path),
+    help="Folder of slide2vec or hs2p coordinates (.npy, .txt), one a slide: tiles are these instead of a lattice on "
+    "tissue.",
+)
 @stack(store_option, dry_run_option, grid_options, cluster_options, run_options)
-def index(**options: Any) -> int:
-    """Run the first half."""
+@click.pass_context
+def index(ctx: click.Context, /, coordinates: Path | None, **options: Any) -> int:
+    """Run the first half, or make grids of coordinates."""
+    if coordinates is not None:
+        return _index_coordinates(ctx, coordinates, options)
     return _run("index", options)
 
 
@@ -61,6 +73,39 @@ def index(**options: Any) -> int:
 def encode(**options: Any) -> int:
     """Run the second half."""
     return _run("encode", options)
+
+
+# what else `index` can be told decides nothing of tiles that are there already
+_OF_COORDINATES = frozenset((
+    "slides", "coordinates", "store", "tile_px", "mpp", "slide_mpp", "grid_name", "block_tiles", "overwrite", "as_json",
+    "verbose", "config",
+))  # fmt: skip
+
+
+def _index_coordinates(ctx: click.Context, folder: Path, options: dict[str, Any]) -> int:
+    for name, param in ((param.name, param) for param in ctx.command.params):
+        source = ctx.get_parameter_source(str(name))
+        if source is click.core.ParameterSource.COMMANDLINE and name not in _OF_COORDINATES:
+            raise click.UsageError(
+                f"{param.opts[0]} decides nothing of --coordinates; leave it out."
+            )
+    from jobs.coordinates.call import CoordinatesConfig, index_coordinates, summary_lines
+    from jobs.coordinates.lay import LaySpec
+
+    keys = ("tile_px", "mpp", "grid_name", "block_tiles", "overwrite")
+    summary = index_coordinates(
+        CoordinatesConfig(
+            folder=str(folder),
+            slides=absolute_paths(options["slides"]),
+            store=absolute_url(options["store"]),
+            spec=LaySpec(**{key: options[key] for key in keys}),
+            slide_mpp=options["slide_mpp"],
+        )
+    )
+    click.echo(
+        json.dumps(summary, indent=2) if options["as_json"] else "\n".join(summary_lines(summary))
+    )
+    return 0 if summary["ok"] else 1
 
 
 def _run(command: _Command, options: dict[str, Any]) -> int:

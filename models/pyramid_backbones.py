@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from models.cards import IMAGENET_MEAN, IMAGENET_STD, RGB
 from models.pretrained import PackagedLite0
-from models.timm_models import HUB_FILES, TimmSource
 from models.weights import hub_weights, local_weights, read_state
 from store_schema.errors import ModelError
 
@@ -168,6 +167,8 @@ def _mit(name: str, *, pretrained: bool, weights_file: str | None) -> PyramidBac
 
 def _mit_folder(name: str, weights_file: str | None) -> Path:
     """Return the file of a SegFormer's weights."""
+    from models.timm_models import HUB_FILES
+
     if weights_file is not None:
         path = Path(weights_file).expanduser()
         return local_weights(str(path / HUB_FILES[0] if path.is_dir() else path))
@@ -218,7 +219,10 @@ def _without_its_report() -> Iterator[None]:
 
 
 def _of_timm(name: str, *, pretrained: bool, weights_file: str | None) -> PyramidBackbone:
+    # here and below: a client that only plans must not wait for timm
     import timm
+
+    from models.timm_models import TimmSource
 
     levels, channels = _pyramid_levels(name)
     if name == PACKAGED and weights_file is None:

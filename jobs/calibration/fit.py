@@ -23,6 +23,8 @@ from jobs.calibration.threshold import (
 )
 from jobs.calibration.tile_truths import TruthSettings
 from jobs.calibration.zscore import ZScore, zscores
+from jobs.counted import counted
+from jobs.evaluation.model_split import split_of
 from jobs.mil.splits import read_parts
 from jobs.score_reader import ScoreChoice, SlideScore, read_score, scored_grid
 from models.overlap import Overlap, Sweep, sweep
@@ -72,6 +74,11 @@ class _FitSlide:
     score: SlideScore
     z: npt.NDArray[np.float32]
     truth: npt.NDArray[np.bool_]
+
+    @property
+    def learned(self) -> bool:
+        """Whether the model of the scores learned from the slide, as far as they say."""
+        return split_of(self.score.slide, self.score.grid, self.score.run) == "train"
 
 
 def fit_calibration(store: Store, settings: FitSettings) -> tuple[Calibration, Sweep]:
@@ -126,6 +133,12 @@ def fit_calibration(store: Store, settings: FitSettings) -> tuple[Calibration, S
     useless = hardly_better_than_all(chosen.overlap, settings.metric)
     if useless is not None:
         notes.append(f"the threshold is of little use: {useless}")
+    learned = [each.score.slide.slide_id for each in kept if each.learned]
+    if learned:
+        notes.append(
+            f"{counted(len(learned), 'slide')} of those that chose the threshold trained the model ({some(learned)}): "
+            "on new slides scores may lie elsewhere"
+        )
     cleaned = [_after_morphology(each, chosen.value, settings.morphology) for each in kept]
     fit = FitSummary(
         settings.part,

@@ -103,7 +103,7 @@ class EvaluateConfig:
         return {"judged": str(judged)} | {
             name: str(value.absolute()) if isinstance(value, Path) else value
             for name, value in given.items()
-            if value not in (None, (), False)
+            if value not in (None, ()) and value is not False  # 0 is a threshold, and a seed
         }
 
 

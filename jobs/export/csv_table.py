@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from jobs.counted import counted
 from jobs.export.each_slide import Exported
 from jobs.export.tile_columns import read_tile_columns
 from jobs.export.whole_file import whole_file
@@ -119,7 +120,7 @@ def _table(slide: SlideView, settings: CsvSettings) -> tuple[pd.DataFrame, str]:
         mask = read_raster(slide, settings.mask)
         check_same_scores(mask, slide, tiles.grid, tiles.run)
         frame[f"mask {mask.name}"] = mask_of_tiles(mask, tiles.grid, table, tiles.tile_level0)
-    note = f"{len(table):,} tiles"
+    note = counted(len(table), "tile")
     if tiles.left_out:
         note += f", without {', '.join(tiles.left_out)}: not one number a tile"
     return frame, note

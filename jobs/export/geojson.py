@@ -14,6 +14,7 @@ import shapely
 
 from dataflow.heat_colours import DEFAULT_STYLE, colours_of, scaled
 from dataflow.mask_polygons import Region, mask_regions
+from jobs.counted import counted
 from jobs.export.each_slide import Exported, export_slides
 from jobs.export.mask_classes import NEGATIVE, POSITIVE, mask_classes
 from jobs.export.qupath import PathClass, region_feature, tile_feature
@@ -112,8 +113,8 @@ def _export(slide: SlideView, settings: GeoJsonSettings) -> Exported:
         for i, feature in enumerate(_features(tiles, mask, regions, settings)):
             file.write(",\n" * bool(i) + json.dumps(feature, allow_nan=False, ensure_ascii=False))
         file.write("\n]}\n")
-    said = [f"{len(regions):,} regions"] * (mask is not None)
-    said += [f"{n_tiles:,} tiles"] * (tiles is not None)
+    said = [counted(len(regions), "region")] * (mask is not None)
+    said += [counted(n_tiles, "tile")] * (tiles is not None)
     return Exported(slide.slide_id, (path,), ", ".join(said))
 
 

@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from dataflow.physical_size import OBJECTIVE_TIMES_MPP
+from jobs.counted import counted
 from jobs.export.each_slide import Exported, export_slides
 from jobs.export.whole_file import whole_file
 from jobs.run_places import grid_with, lacking, slides_with
@@ -110,7 +111,7 @@ def _export(slide: SlideView, settings: H5Settings) -> Exported:
         corners = np.stack([table.x, table.y], axis=1).astype(np.int64)
         coords = file.create_dataset("coords", data=corners, maxshape=(None, 2))
         coords.attrs.update(_coords_attrs(slide, grid))
-    return Exported(slide.slide_id, (path,), f"{shape[0]:,} tiles")
+    return Exported(slide.slide_id, (path,), counted(shape[0], "tile"))
 
 
 def _coords_attrs(slide: SlideView, grid: str) -> dict[str, Any]:

@@ -83,3 +83,49 @@ class ArrayBags:
 def array_bags() -> type[ArrayBags]:
     """Return the class: bags per class → a ``BagSource``."""
     return ArrayBags
+
+
+class TexturedTiles:
+    """Tiles of two textures: all of one, all of the other, or half and half; a ``WeakTiles`` with its masks."""
+
+    def __init__(self, n: int, tile_px: int = 64, *, seed: int = 0, per_slide: int = 6) -> None:
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[:tile_px, :tile_px]
+        half = np.broadcast_to(np.arange(tile_px) < tile_px // 2, (tile_px, tile_px))
+        self.tile_px = tile_px
+        self.fingerprint = f"{n} textured tiles of {tile_px} px, seed {seed}"
+        self.tiles: npt.NDArray[np.uint8] = np.empty((n, tile_px, tile_px, 3), np.uint8)
+        self.labels: npt.NDArray[np.int8] = np.zeros((n, 2), np.int8)
+        self.masks: npt.NDArray[np.uint8] = np.empty((n, tile_px, tile_px), np.uint8)
+        self.slide_of: npt.NDArray[np.int32] = (np.arange(n) // per_slide).astype(np.int32)
+        for i in range(n):
+            fine, coarse = rng.uniform(0, 2 * np.pi, 2)
+            stripes = np.sin((x + y) * 2 * np.pi / 6 + fine)
+            checks = np.sign(
+                np.sin(x * 2 * np.pi / 16 + coarse) * np.sin(y * 2 * np.pi / 16 + coarse)
+            )
+            mask = [
+                np.zeros_like(half),
+                np.ones_like(half),
+                np.rot90(half, int(rng.integers(4))),
+            ][i % 3]
+            texture = np.where(mask, checks, stripes)[..., None] * np.array([40, 24, 32])
+            pixels = 150 + texture + rng.normal(0, 12, (tile_px, tile_px, 3))
+            self.tiles[i] = np.clip(pixels, 0, 255).astype(np.uint8)
+            self.masks[i] = mask
+            self.labels[i] = [(~mask.astype(bool)).any(), mask.any()]
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def read(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        return self.tiles[indices]
+
+    def read_masks(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        return self.masks[indices]
+
+
+@pytest.fixture(scope="session")
+def textured_tiles() -> type[TexturedTiles]:
+    """Return the class: number and side of tiles → a ``WeakTiles`` of two classes, and its ``TileMasks``."""
+    return TexturedTiles

@@ -24,7 +24,7 @@ MODEL: dict[str, Any] = {"weights": "c0ffee", "precision": "fp32"}
 
 @dataclass(frozen=True)
 class Cohort:
-    """Slides ``a b n`` of val, ``t u`` of test; all but ``n`` and ``u`` have a truth mask.
+    """Slides ``a b n`` of val, ``t u`` of test; all but ``n`` and ``u`` have a truth mask; ``b`` trained the model.
 
     Attributes
     ----------
@@ -56,6 +56,7 @@ def add_scored_slide(
     *,
     model: dict[str, Any] | None = None,
     has_tile: npt.NDArray[np.bool_] | None = None,
+    model_split: str = "",
 ) -> None:
     """Add a slide with ``scores/vae``: arrays l1 and ssim, which is -l1; blocks of 50 tiles."""
     side = N * TILE
@@ -78,7 +79,9 @@ def add_scored_slide(
         "stain": {"method": "none"},
         "model": model or MODEL,
     }
-    group = slide.create_tile_group(SPEC.name, "scores", "vae", arrays, made_by)
+    group = slide.create_tile_group(
+        SPEC.name, "scores", "vae", arrays, made_by, extra={"model_split": model_split}
+    )
     for block in range(group.n_blocks):
         span = group.block_slice(block)
         group.write_block(block, {"l1": raw[span], "ssim": -raw[span]})
@@ -105,7 +108,8 @@ def cohort(tmp_path: Path) -> Cohort:
         score = 0.02 * (seed + 1) + 0.004 * (seed + 1) * (rng.normal(size=(N, N)) + 2.5 * tumour)
         raw[slide_id] = score.ravel().astype(np.float32)
         truth[slide_id] = tumour.ravel()
-        add_scored_slide(store, slide_id, raw[slide_id])
+        part = "train" if slide_id == "b" else ""
+        add_scored_slide(store, slide_id, raw[slide_id], model_split=part)
         if slide_id not in "nu":
             image = Image.fromarray((tumour * 255).astype(np.uint8))
             image.save(tmp_path / "masks" / f"{slide_id}.png")

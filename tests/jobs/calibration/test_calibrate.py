@@ -66,6 +66,7 @@ def test_scores_and_masks_of_every_slide(
     assert "5 slides written, 0 were there, 0 failed" in answer.out
     assert "1 val slide has no truth and did not help to choose: n" in answer.err
     assert "1 val slide has no such scores and did not help to choose: gone" in answer.err
+    assert "1 slide of those that chose the threshold trained the model (b)" in answer.err
     z = {slide: zscores(cohort.raw[slide]).values for slide in ALL}
     # the threshold by hand, on the val slides with truth
     fit_z, fit_truth = (np.concatenate([by[s] for s in "ab"]) for by in (z, cohort.truth))

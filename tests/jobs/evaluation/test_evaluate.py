@@ -388,5 +388,6 @@ def test_intervals_are_of_patients_and_follow_resamples_and_seed(
     assert set(curve["intervals"]) == {"0.25", "0.5", "1", "2", "4", "8", "score"}
     rows = rows_of(tmp_path / "out" / "froc_score.csv")
     assert float(rows[-1]["chance"]) == pytest.approx(curve["chance"]["score"])
+    assert (plain["settings"]["threshold"], plain["settings"]["seed"]) == (0, 0)
     for name in ("store", "truth", "out"):
         assert Path(of_patients["settings"][name].removeprefix("file://")).is_absolute()
