@@ -15,10 +15,16 @@ from jobs.option_types import TILE_PX_RANGE, FiniteRange, MemoryLimit, StorePlac
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
+Translate = Callable[[Path, dict[Any, Any], click.Command], dict[Any, Any]]
+"""Takes a file, what it says, and the command; returns it as options of the command."""
+
+
+def _as_it_is(_: Path, loaded: dict[Any, Any], __: click.Command) -> dict[Any, Any]:
+    return loaded
+
+
+def _load_config(ctx: click.Context, value: Path, translate: Translate) -> None:
     """Take option defaults from a YAML file; the command line and the environment win over it."""
-    if value is None:
-        return None
     import yaml
 
     try:
@@ -36,7 +42,7 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
         if spelling != "--config"
     }
     values = {}
-    for key, item in loaded.items():
+    for key, item in translate(value, loaded, ctx.command).items():
         name = str(key).replace("-", "_")
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -45,7 +51,6 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
         if item is not None:  # `mpp:` with nothing behind it says nothing
             values[str(known[name].name)] = _checked_value(value, key, known[name], item)
     ctx.default_map = {**(ctx.default_map or {}), **values}
-    return value
 
 
 def _checked_value(file: Path, key: object, param: click.Parameter, item: object) -> object:
@@ -68,14 +73,33 @@ def _scalar(file: Path, key: object, item: object, *, flag: bool) -> object:
     return item
 
 
-config_option = click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    is_eager=True,
-    expose_value=False,
-    callback=_load_config,
-    help="YAML file with any of these options (long names); command line and SLIDESTREAM_* variables win.",
-)
+def config_option_by(translate: Translate, kind: str) -> Callable[[F], F]:
+    """Return the option ``--config``.
+
+    Parameters
+    ----------
+    translate
+        Makes options of what a file says.
+    kind
+        Of file, for the help.
+    """
+
+    def load(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
+        if value is not None:
+            _load_config(ctx, value, translate)
+        return value
+
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=load,
+        help=f"{kind}; command line and SLIDESTREAM_* variables win.",
+    )
+
+
+config_option = config_option_by(_as_it_is, "YAML file with any of these options (long names)")
 
 store_option = click.option(
     "--store",
@@ -132,7 +156,7 @@ without_truth_option = click.option(
     help="Slides without truth: leave them out, or take all of their tiles for negative.",
 )
 
-training_output_options = stack(
+training_file_options = stack(
     click.option(
         "--plot-every",
         type=click.IntRange(0),
@@ -149,8 +173,9 @@ training_output_options = stack(
     ),
     json_option,
     verbose_option,
-    config_option,
 )
+
+training_output_options = stack(training_file_options, config_option)
 
 existing_scheduler_option = click.option(
     "--scheduler",

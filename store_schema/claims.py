@@ -17,6 +17,7 @@ from store_schema.mend import put_over
 from store_schema.objects import METADATA, PARTIAL, Objects
 
 CONSOLIDATED = "consolidated_metadata"
+_SHOWN = 8  # differences that a sentence can name
 
 
 def node_key(path: str) -> str:
@@ -182,8 +183,9 @@ def claim(
         )
     found = list(_conflicts(stored, ours, compare))
     if found:
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise SettingsConflictError(
-            f"{path} was made with other settings ({'; '.join(found)}): "
+            f"{path} was made with other settings ({'; '.join(found[:_SHOWN])}{more}): "
             "pass --overwrite to replace it, or choose another name"
         )
     return stored

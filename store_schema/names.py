@@ -25,7 +25,7 @@ SELECTIONS: Final = "selections"
 MASKS: Final = "masks"
 CONTAINERS: Final = (FEATURES, SCORES, SELECTIONS, MASKS)  # groups of a grid that hold runs
 # banks of prototypes belong to no slide: they lie beside the slides, under a name that no slide can have
-PROTOTYPES: Final = "__prototypes__"
+PROTOTYPES: Final = ".prototypes"
 
 # dimensions
 TILE: Final = "tile"

@@ -217,7 +217,7 @@ def prototype_layouts(attrs: Mapping[str, Any]) -> dict[str, ArrayLayout]:
 
 
 def write_prototypes(objects: Objects, bank: PrototypeBank, *, overwrite: bool = False) -> None:
-    """Write ``__prototypes__/<name>`` whole; the same again is a no-op.
+    """Write ``.prototypes/<name>`` whole; the same again is a no-op.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.evaluation.truth import Truth
-from jobs.mil.labels import LabelTable
+from jobs.mil.labels import NEGATIVE_NAMES, LabelTable
 from store_schema import names
 from store_schema.errors import InputError
 from store_schema.labels import some
@@ -31,8 +31,8 @@ class SampleSpec:
     seed
         Of the choice.
     positive_from
-        Where there is truth: tiles of the second class have more of their area positive than this, tiles of the first
-        have nothing positive. Those between belong to neither.
+        Where there is truth: tiles of the positive class have more of their area positive than this, tiles of the
+        other have nothing positive. Those between belong to neither.
     """
 
     slides_per_class: int = 5
@@ -84,7 +84,8 @@ def sample_class_tiles(
         How many, and which.
     truth
         What is true of tiles, of two classes: then slides of any label give tiles to the class that these belong to.
-        Slides of which nothing is known give tiles to the first class if they are labelled so, else none.
+        Positive tiles are of the second class, unless only that one's name says "nothing found" (normal, benign …).
+        Slides of which nothing is known give tiles to the other class if they are labelled so, else none.
 
     Raises
     ------
@@ -111,6 +112,8 @@ class _Owned:
     ) -> None:
         self._store, self._grid, self._table = store, grid, table
         self._truth, self._positive_from = truth, positive_from
+        negative = [name.casefold() in NEGATIVE_NAMES for name in table.class_names]
+        self._negative = 1 if negative == [False, True] else 0
         self._known: dict[str, tuple[Tiles, Tiles] | None] = {}
 
     def label(self, slide_id: str) -> int:
@@ -127,10 +130,11 @@ class _Owned:
             self._known[slide_id] = self._by_truth(slide, self._truth)
         known = self._known[slide_id]
         if known is not None:
-            return known[class_index]
-        return whole if self.label(slide_id) == class_index == 0 else nothing
+            return known[class_index != self._negative]
+        return whole if self.label(slide_id) == class_index == self._negative else nothing
 
     def _by_truth(self, slide: SlideView, truth: Truth) -> tuple[Tiles, Tiles] | None:
+        """Return the negative tiles and the positive ones."""
         record, table = slide.record, slide.tile_table(self._grid)
         side = int(slide.grid_attrs(self._grid)[names.GEOMETRY]["tile_level0"])
         positive = truth.tiles(record, table, side, self._positive_from)

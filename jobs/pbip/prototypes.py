@@ -24,7 +24,7 @@ from jobs.pbip.exemplar_features import (
 from jobs.pbip.prototype_sheet import draw_sheet
 from jobs.run_config import absolute_url, beside_store, stain_spec
 from jobs.training.progress import StepProgress, shown_steps
-from jobs.vae.config import StainSettings
+from jobs.training.stain_settings import StainSettings
 from models.encoder import EncoderFactory, EncoderSpec
 from models.preprocess import ResizeMode
 from store_schema import names
@@ -144,6 +144,7 @@ def make_prototypes(config: PrototypesConfig, *, quiet: bool) -> dict[str, Any]:
                 "resize": source.resize,
                 "features": None if stored is None else stored.name,
                 "settings": asdict(config.sample),
+                "slides": {tiles.class_name: _tiles_of(store, grid, tiles) for tiles in classes},
             }
             bank = make_bank(
                 config.name,
@@ -275,19 +276,29 @@ def _provenance(
         "k": list(k_list),
         "seed": config.sample.seed,
         "n_exemplars": config.n_exemplars,
-        "slides": {
+        # digests: a difference is to fit a sentence, and what they are of stands in extra
+        "tiles": {
             tiles.class_name: {
-                slide_id: {
-                    "slide": store[slide_id].record.fingerprint,
-                    "grid": attrs[slide_id][names.FINGERPRINT],
-                    "n_tiles": len(chosen),
-                    "tiles": fingerprint({"tiles": chosen.tolist()}),
-                }
-                for slide_id, chosen in tiles.tiles.items()
+                "slides": len(tiles.tiles),
+                "tiles": tiles.n_tiles,
+                "digest": fingerprint(_tiles_of(store, grid, tiles)),
             }
             for tiles in classes
         },
         "bank_version": BANK_VERSION,
+    }
+
+
+def _tiles_of(store: Store, grid: str, tiles: ClassTiles) -> dict[str, Any]:
+    """Return slide id → what the slide's tiles of a class are: slide, grid, number, and a digest of their positions."""
+    return {
+        slide_id: {
+            "slide": store[slide_id].record.fingerprint,
+            "grid": store[slide_id].grid_attrs(grid)[names.FINGERPRINT],
+            "n_tiles": len(chosen),
+            "tiles": fingerprint({"tiles": chosen.tolist()}),
+        }
+        for slide_id, chosen in tiles.tiles.items()
     }
 
 

@@ -183,7 +183,7 @@ def _config(options: dict[str, Any]) -> PrototypesConfig:
     """Freeze what click parsed."""
     from jobs.pbip.class_tiles import SampleSpec
     from jobs.pbip.prototypes import PrototypesConfig
-    from jobs.vae.config import StainSettings
+    from jobs.training.stain_settings import StainSettings
     from models.encoder import EncoderSpec
 
     ways: dict[str, Any] = {"resize": (options["resize"],)} if options["resize"] else {}

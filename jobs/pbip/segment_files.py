@@ -20,6 +20,7 @@ from dataflow.heat_layers import Outline
 from dataflow.heatmap import LONG_SIDE_PX, heatmap_picture
 from jobs.export.mask_classes import mask_classes
 from jobs.export.whole_file import whole_file
+from jobs.heat_regions import MASK_COLOUR
 from jobs.heat_sources import heat_source
 from jobs.pbip.confidence import Confidence
 from jobs.raster_reader import RasterChoice, read_raster
@@ -187,7 +188,8 @@ def _overlay(
         Outline(
             (mask == number + 1).astype(np.uint8),
             (px, px),
-            _colour(rasters, number),
+            # the one region there is, as masks on heatmaps
+            MASK_COLOUR if len(regions) == 1 else _colour(rasters, number),
             confidence.class_names[number],
             cased=True,
         )

@@ -70,7 +70,7 @@ class PbipSegmentSettings:
     def encode_spec(self, factory: PbipSegmenterFactory, *, overwrite: bool) -> EncodeSpec:
         """Return the second half of the stream: into ``scores/<name>``, normalized as in the training."""
         from dataflow.stream_spec import EncodeSpec
-        from jobs.vae.stains import checkpoint_stain
+        from jobs.training.stains import checkpoint_stain
         from store_schema.names import SCORES
 
         return EncodeSpec(
@@ -85,8 +85,8 @@ class PbipSegmentSettings:
 
     def grid_check(self) -> GridCheck:
         """Return what refuses grids of another tile size, or, unless that is allowed, of another pixel size."""
-        from jobs.vae.checkpoint import scale_of
-        from jobs.vae.tile_scale import TileScale
+        from jobs.training.tile_checkpoint import scale_of
+        from jobs.training.tile_scale import TileScale
         from models.pbip_checkpoint import read_pbip_description
 
         wanted = scale_of(read_pbip_description(Path(self.checkpoints[0])))
@@ -106,7 +106,7 @@ class PbipSegmentSettings:
     def _model_slides(self) -> ModelSlides | None:
         """Return the slides that any of the networks was trained with; None where one doesn't say."""
         from dataflow.stream_spec import ModelSlides
-        from jobs.vae.checkpoint import model_slides
+        from jobs.training.tile_checkpoint import model_slides
         from models.pbip_checkpoint import read_pbip_description
 
         train, val = frozenset[str](), frozenset[str]()

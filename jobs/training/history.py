@@ -89,13 +89,12 @@ def warning_of_all_epochs(kind: str, message: str) -> dict[str, Any]:
     return {"kind": kind, "first_epoch": None, "last_epoch": None, "message": message}
 
 
-def warning_text(warning: Mapping[str, Any]) -> str:
-    """Write a warning as people read it: epochs count from 1."""
+def warning_text(warning: Mapping[str, Any], unit: str = "epoch") -> str:
+    """Write a warning as people read it: epochs, or what they are called, count from 1."""
     if warning["first_epoch"] is None:
         return str(warning["message"])
-    return (
-        f"epochs {warning['first_epoch'] + 1} to {warning['last_epoch'] + 1}: {warning['message']}"
-    )
+    first, last = warning["first_epoch"] + 1, warning["last_epoch"] + 1
+    return f"{unit}s {first} to {last}: {warning['message']}"
 
 
 def _finite(value: float) -> float | None:

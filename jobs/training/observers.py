@@ -24,10 +24,13 @@ class LogObserver:
         Of the run.
     shown
         Names of the values that a line shows.
+    unit
+        What an epoch is called.
     """
 
-    def __init__(self, logger: logging.Logger, shown: Sequence[str]) -> None:
+    def __init__(self, logger: logging.Logger, shown: Sequence[str], unit: str = "epoch") -> None:
         self._logger = logger
+        self._unit = unit
         self._shown = shown
         self._said: set[str] = set()
 
@@ -35,12 +38,12 @@ class LogObserver:
         """Log an epoch."""
         best = " (best)" if record.is_best else ""
         number = record.epoch + 1
-        self._logger.info("epoch %d%s: %s", number, best, epoch_text(record, self._shown))
+        self._logger.info("%s %d%s: %s", self._unit, number, best, epoch_text(record, self._shown))
         for warning in record.warnings:
             kind = warning.partition(":")[0]
             if kind not in self._said:
                 self._said.add(kind)
-                self._logger.warning("epoch %d: %s", number, warning)
+                self._logger.warning("%s %d: %s", self._unit, number, warning)
 
 
 @dataclass(frozen=True)

@@ -123,11 +123,19 @@ class EpochProgress:
         At the most, and items that each of them reads.
     shown
         Names of the values that the line about an epoch shows.
+    unit
+        What an epoch is called.
     """
 
     def __init__(
-        self, progress: StepProgress, epochs: int, per_epoch: int, shown: Sequence[str]
+        self,
+        progress: StepProgress,
+        epochs: int,
+        per_epoch: int,
+        shown: Sequence[str],
+        unit: str = "epoch",
     ) -> None:
+        self.unit = unit
         self._progress = progress
         self._epochs, self._per_epoch = epochs, per_epoch
         self._shown = shown
@@ -147,11 +155,11 @@ class EpochProgress:
     def on_epoch(self, record: EpochRecord) -> None:
         """Tell of an epoch."""
         best = " (best)" if record.is_best else ""
-        at = f"epoch {record.epoch + 1}/{self._epochs}"
+        at = f"{self.unit} {record.epoch + 1}/{self._epochs}"
         seconds = record.values.get("seconds", 0.0)
         self._progress.note(f"{at}{best}: {epoch_text(record, self._shown)}, {seconds:.1f} s")
         if record.epoch + 1 < self._epochs:
             self.start_at(record.epoch + 1)
 
     def _title(self) -> str:
-        return f"epoch {self._epoch + 1}/{self._epochs}"
+        return f"{self.unit} {self._epoch + 1}/{self._epochs}"

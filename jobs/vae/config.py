@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from dataflow.stain import FitScope, Method
+    from jobs.training.stain_settings import StainSettings
     from models.fit_spec import FitSpec
     from models.tile_head import TileHeadConfig
     from models.tile_head_training import TileHeadTrainingSpec
@@ -46,18 +46,6 @@ class OriginSettings:
     images: str | None = None
     mpp: float | None = None
     allow_other_grid: bool = False
-
-
-@dataclass(frozen=True)
-class StainSettings:
-    """What the stain options say; None is what goes without saying: of a store's slides ``slide``, else ``tile``.
-
-    Of a scorer or a classifier None is what the checkpoint was trained with.
-    """
-
-    method: Method | None = None
-    fit: FitScope | None = None
-    target: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ from typing import Any, Final
 import torch
 
 from jobs.run_directory import RunDirectory
+from jobs.training.fit_run import check_tensorboard, fit_in_run
 from jobs.training.history import read_history, warning_of_all_epochs
 from jobs.training.progress import EpochProgress, StepProgress
-from jobs.vae.checkpoint import VAE_SLIDES, checkpoint_of, scale_of
+from jobs.training.stains import checkpoint_stain, scoring_stain
+from jobs.training.tile_checkpoint import VAE_SLIDES, checkpoint_of, scale_of
 from jobs.vae.config import VaeFinetuneConfig
-from jobs.vae.fit_tiles import check_tensorboard, fit_tiles
 from jobs.vae.open_origin import check_scale, open_origin
 from jobs.vae.pictures import save_head_curves
-from jobs.vae.stains import checkpoint_stain, scoring_stain
 from jobs.vae.training_data import TrainingData
-from jobs.vae.training_run import train_in_directory
+from jobs.vae.training_run import train_on_tiles
 from models.checkpoint import save_model
 from models.determinism import repeatable, resolve_device
 from models.fit import EpochRecord, checkpoint_paths
@@ -53,7 +53,7 @@ def finetune_vae(config: VaeFinetuneConfig, *, quiet: bool) -> dict[str, Any]:
         Checkpoint, tiles or settings make no sense, or the directory was begun with others.
     """
     common = config.common
-    check_tensorboard(common)
+    check_tensorboard(wanted=common.tensorboard)
     vae, vae_description = load_vae(checkpoint_of(config.run))
     origin = open_origin(common.origin, labelled=True)
     check_scale(
@@ -70,7 +70,7 @@ def finetune_vae(config: VaeFinetuneConfig, *, quiet: bool) -> dict[str, Any]:
         where=config.run,
     )
     described = {**vae_description, "stain": stain.to_json()}
-    return train_in_directory(
+    return train_on_tiles(
         common,
         origin,
         stain,
@@ -107,7 +107,16 @@ def _train(
             title = f"Classifier after epoch {record.epoch + 1}"
             save_head_curves(run.path / "plots" / "curves.png", title, history, best)
 
-        fitted = fit_tiles(job, config.common, run, epochs, _SHOWN, draw)
+        fitted = fit_in_run(
+            job,
+            fit_spec,
+            run,
+            epochs,
+            _SHOWN,
+            draw,
+            plot_every=config.common.plot_every,
+            tensorboard=config.common.tensorboard,
+        )
         draw(fitted.result.history[-1])
     trained_on = {
         **data.describe(),
@@ -121,7 +130,7 @@ def _train(
     }
     description = head_description(head, described, trained_on=trained_on)
     save_model(checkpoint_paths(run.path)[0], head, description)
-    described_fit = fitted.describe(config.common)
+    described_fit = fitted.describe(fit_spec)
     return {
         "kind": KIND,
         "schema": SCHEMA,

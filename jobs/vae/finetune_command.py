@@ -10,12 +10,11 @@ import click
 
 from jobs.option_types import FiniteRange
 from jobs.options import stack, training_output_options, truth_options
+from jobs.training.options import fit_options, stain_options
 from jobs.vae.training_options import (
     PATH,
-    fit_options,
     origin_options,
     preparation_options,
-    stain_options,
     training_settings,
 )
 
@@ -66,7 +65,7 @@ if TYPE_CHECKING:
         help="Stop after so many epochs without a better one; 0 never.",
     ),
     click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True),
-    fit_options(lr=1e-3, weight_decay=1e-2),
+    fit_options(lr=1e-3, weight_decay=1e-2, augment="Flips, quarter turns and light colour"),
     training_output_options,
 )  # fmt: skip
 def finetune(**options: Any) -> int:

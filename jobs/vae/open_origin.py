@@ -14,13 +14,13 @@ from jobs.evaluation.truth import Truth, open_truth
 from jobs.find_slides import only_grid
 from jobs.mil.splits import Split
 from jobs.run_config import absolute_url
+from jobs.training.tile_scale import MPP_TOLERANCE, TileScale
 from jobs.vae.chosen_slides import ChosenSlides, choose_slides
 from jobs.vae.config import OriginSettings
 from jobs.vae.image_tiles import ImageTiles
 from jobs.vae.pcam_tiles import PcamTiles
 from jobs.vae.store_tiles import StoreTiles, all_normal
 from jobs.vae.tile_origin import TileOrigin
-from jobs.vae.tile_scale import MPP_TOLERANCE, TileScale
 from store_schema import names
 from store_schema.errors import InputError
 from store_schema.slide_view import SlideView

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from dataflow.slide_digest import slide_digest
 from dataflow.stain import StainBasis, StainSpec
+from jobs.training.tile_scale import PCAM
 from jobs.vae.tile_origin import RawTiles
-from jobs.vae.tile_scale import PCAM
 from store_schema.errors import InputError, UnreadableSlideError
 from store_schema.labels import some
 

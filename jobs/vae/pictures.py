@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from jobs.plots import draw_lines, new_figure, save_png
 from jobs.training.history import column
+from jobs.training.tile_rows import coloured, save_tile_rows
 
 if TYPE_CHECKING:
     from models.vae_training import Examples
@@ -21,7 +20,6 @@ History = Sequence[Mapping[str, Any]]
 _ERROR_LIMIT: Final = (
     1.0  # [deviations of a channel]; the same in all pictures, so that epochs can be compared
 )
-_GAP_PX: Final = 4
 
 
 def save_examples(path: Path, title: str, examples: Examples) -> None:
@@ -36,36 +34,12 @@ def save_examples(path: Path, title: str, examples: Examples) -> None:
     examples
         Of the validation tiles.
     """
-    n, side_px = examples.tiles.shape[:2]
-    across = 1.15 * max(n, 4)  # [inches]; what is added is what new_figure keeps for labels
-    figure, axes = new_figure(1, 1, title, axes_inches=(across + 0.9, 3 * across / n + 0.8))
-    errors = _coloured(examples.errors)
-    rows = (examples.tiles, examples.reconstructions, errors)
-    step = side_px + _GAP_PX
-    canvas = np.full((3 * step - _GAP_PX, n * step - _GAP_PX, 3), 255, np.uint8)
-    for row, tiles in enumerate(rows):
-        for col, tile in enumerate(tiles):
-            canvas[row * step : row * step + side_px, col * step : col * step + side_px] = tile
-    axes[0].imshow(canvas)
-    axes[0].grid(False)
-    axes[0].set_xticks([])
-    names = ("tile", "reconstruction", f"error, 0 to {_ERROR_LIMIT:g}")
-    axes[0].set_yticks(
-        [row * step + side_px / 2 for row in range(3)], names, rotation=90, va="center"
-    )
-    axes[0].tick_params(length=0)
-    for spine in axes[0].spines.values():
-        spine.set_visible(False)
-    save_png(figure, path)
-
-
-def _coloured(errors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Return errors in the colours of heatmaps: uint8 (n, y, x, rgb)."""
-    from matplotlib import colormaps
-
-    shown = colormaps["viridis"](np.clip(errors / _ERROR_LIMIT, 0, 1), bytes=True)
-    rgb: npt.NDArray[np.uint8] = np.asarray(shown)[..., :3]
-    return rgb
+    rows = {
+        "tile": examples.tiles,
+        "reconstruction": examples.reconstructions,
+        f"error, 0 to {_ERROR_LIMIT:g}": coloured(examples.errors, _ERROR_LIMIT),
+    }
+    save_tile_rows(path, title, rows)
 
 
 def save_curves(path: Path, title: str, history: History, best_epoch: int) -> None:

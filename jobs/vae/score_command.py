@@ -9,7 +9,8 @@ import click
 
 from jobs.options import cluster_options, run_options, stack, store_option
 from jobs.stream_call import dry_run_option, start, stored_grid_call
-from jobs.vae.training_options import PATH, stain_options, stain_settings
+from jobs.training.options import stain_options
+from jobs.vae.training_options import PATH, stain_settings
 
 if TYPE_CHECKING:
     from jobs.run_config import RunConfig
@@ -92,7 +93,7 @@ def score(**options: Any) -> int:
 
 def _config(options: dict[str, Any]) -> RunConfig:
     """Freeze what click parsed; nothing after this knows of options."""
-    from jobs.vae.checkpoint import checkpoint_of
+    from jobs.training.tile_checkpoint import checkpoint_of
     from jobs.vae.score_settings import VaeScoreSettings
 
     run: Path = options["run"].expanduser().absolute()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from jobs.vae.config import StainSettings
+from jobs.training.stain_settings import StainSettings
 from store_schema.errors import InputError
 from store_schema.ids import check_name
 from store_schema.specs import GridSpec
@@ -69,8 +69,8 @@ class VaeScoreSettings:
     def encode_spec(self, factory: VaeScorerFactory, *, overwrite: bool) -> EncodeSpec:
         """Return the second half of the stream: into ``scores/<name>``, normalized as in the training."""
         from dataflow.stream_spec import EncodeSpec
-        from jobs.vae.checkpoint import model_slides
-        from jobs.vae.stains import checkpoint_stain, scoring_stain
+        from jobs.training.stains import checkpoint_stain, scoring_stain
+        from jobs.training.tile_checkpoint import model_slides
         from store_schema.names import SCORES
 
         stain = scoring_stain(
@@ -95,8 +95,8 @@ class VaeScoreSettings:
         """Return what refuses grids of another tile size, or, unless that is allowed, of another pixel size."""
         from pathlib import Path
 
-        from jobs.vae.checkpoint import scale_of
-        from jobs.vae.tile_scale import TileScale
+        from jobs.training.tile_checkpoint import scale_of
+        from jobs.training.tile_scale import TileScale
         from models.vae_checkpoint import read_vae_description
 
         wanted = scale_of(read_vae_description(Path(self.checkpoint)))

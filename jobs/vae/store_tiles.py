@@ -9,14 +9,12 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dataflow.discover import SlideSource
-from dataflow.slide import open_slide
-from dataflow.slide_digest import slide_digest
 from dataflow.slide_stain import fit_stored_slide
 from dataflow.stain import StainBasis, StainSpec
+from jobs.training.stored_slides import check_files, common_scale, slide_source
 from jobs.vae.tile_origin import RawTiles
 from store_schema import names
-from store_schema.errors import InputError, SlideChangedError, SlidestreamError
+from store_schema.errors import InputError
 from store_schema.labels import some
 from store_schema.slide_view import SlideView
 from store_schema.store import Store
@@ -99,15 +97,8 @@ class StoreTiles:
                 f"None of the {len(patients)} slides has tiles to learn from"
                 + (f": {'; '.join(told)}." if told else ".")
             )
-        _check_files(store, list(labels))
-        scales = {i: _scale(store[i], grid) for i in labels}
-        tile_px, mpp = next(iter(scales.values()))
-        odd = [i for i, scale in scales.items() if scale != (tile_px, mpp)]
-        if odd:
-            raise InputError(
-                f"The grid {grid} of {len(odd)} slides ({some(odd)}) has tiles of another size or pixel size than that "
-                "of the others: index them alike, or choose slides with --slides."
-            )
+        check_files(store, list(labels))
+        tile_px, mpp = common_scale(store, grid, list(labels))
         kept = {slide_id: patients[slide_id] for slide_id in labels}
         return cls(store, grid, kept, labels, tile_px, mpp, (*notes, *told))
 
@@ -139,7 +130,7 @@ class StoreTiles:
         if not stain.needs_basis:
             return None
         slide = self.store[part]
-        return fit_stored_slide(slide, self.grid, stain, _source(slide))
+        return fit_stored_slide(slide, self.grid, stain, slide_source(slide))
 
     def read(self, part: str) -> Iterator[RawTiles]:
         """Yield a slide's tiles in stored order."""
@@ -153,34 +144,3 @@ class StoreTiles:
                 labels[index],
                 [self.patients[part]] * len(index),
             )
-
-
-def _source(slide: SlideView) -> SlideSource:
-    record = slide.record
-    return SlideSource(
-        slide.slide_id, record.source, record.mpp if record.mpp_source == "user" else None
-    )
-
-
-def _scale(slide: SlideView, grid: str) -> tuple[int, float | None]:
-    spec = slide.grid_attrs(grid)[names.SPEC]
-    return int(spec["tile_px"]), spec["mpp"]
-
-
-def _check_files(store: Store, slide_ids: Sequence[str]) -> None:
-    """Open every slide, so that a preparation of hours doesn't end at its last one."""
-    problems = []
-    for slide_id in slide_ids:
-        slide = store[slide_id]
-        source = _source(slide)
-        try:
-            open_slide(source.path, source.mpp).close()
-            if slide_digest(source.path) != slide.record.fingerprint:
-                raise SlideChangedError(f"{source.path}: the file is not the one that was indexed")
-        except SlidestreamError as error:
-            problems.append(f"{slide_id}: {error}")
-    if problems:
-        raise InputError(
-            f"{len(problems)} of {len(slide_ids)} slides can't be read; bring them back, or choose others with "
-            f"--slides. {some(problems)}"
-        )

@@ -12,16 +12,16 @@ import torch
 
 from dataflow.stain import StainSpec
 from jobs.run_directory import RunDirectory
+from jobs.training.fit_run import Fitted, check_tensorboard, fit_in_run
 from jobs.training.history import read_history
 from jobs.training.progress import EpochProgress, StepProgress
+from jobs.training.stains import training_stain
+from jobs.training.tile_scale import PCAM
 from jobs.vae.config import VaeTrainConfig
-from jobs.vae.fit_tiles import Fitted, check_tensorboard, fit_tiles
 from jobs.vae.open_origin import check_scale, open_origin
 from jobs.vae.pictures import save_curves, save_examples
-from jobs.vae.stains import training_stain
-from jobs.vae.tile_scale import PCAM
 from jobs.vae.training_data import TrainingData
-from jobs.vae.training_run import train_in_directory
+from jobs.vae.training_run import train_on_tiles
 from models.checkpoint import save_model
 from models.determinism import repeatable, resolve_device
 from models.fit import EpochRecord, checkpoint_paths
@@ -57,12 +57,12 @@ def train_vae(config: VaeTrainConfig, *, quiet: bool) -> dict[str, Any]:
         Tiles or settings make no sense, or the directory was begun with others.
     """
     common = config.common
-    check_tensorboard(common)
+    check_tensorboard(wanted=common.tensorboard)
     origin = open_origin(common.origin, labelled=False)
     check_scale(origin.tiles, PCAM, allow_other=common.origin.allow_other_grid, made_for="the VAE")
     stain = training_stain(common.stain, knows_slides=origin.knows_slides)
     network = replace(config.network, tile_px=origin.tiles.tile_px)
-    return train_in_directory(
+    return train_on_tiles(
         common,
         origin,
         stain,
@@ -94,7 +94,16 @@ def _train(
             path = run.path / "plots" / f"epoch_{record.epoch + 1:04d}.png"
             save_examples(path, f"Validation tiles after epoch {record.epoch + 1}", job.examples())
 
-        fitted = fit_tiles(job, config.common, run, epochs, _SHOWN, draw)
+        fitted = fit_in_run(
+            job,
+            fit_spec,
+            run,
+            epochs,
+            _SHOWN,
+            draw,
+            plot_every=config.common.plot_every,
+            tensorboard=config.common.tensorboard,
+        )
         _draw_final(job, fitted, run)
     trained_on = {
         **data.describe(),
@@ -121,7 +130,7 @@ def _train(
         "tiles": data.counts,
         "pixels": statistics,
         "latent": list(network.latent_shape),
-        **fitted.describe(config.common),
+        **fitted.describe(fit_spec),
         "device": str(device),
     }
 

@@ -10,12 +10,11 @@ import click
 from dataflow.physical_size import MPP_RANGE
 from jobs.option_types import FiniteRange
 from jobs.options import stack, training_output_options
+from jobs.training.options import fit_options, stain_options
 from jobs.vae.training_options import (
     PATH,
-    fit_options,
     origin_options,
     preparation_options,
-    stain_options,
     training_settings,
 )
 
@@ -91,7 +90,7 @@ _model_options = stack(
     stain_options,
     preparation_options,
     _model_options,
-    fit_options(lr=1e-3, weight_decay=1e-4),
+    fit_options(lr=1e-3, weight_decay=1e-4, augment="Flips, quarter turns and light colour"),
     training_output_options,
 )
 def train(**options: Any) -> int:

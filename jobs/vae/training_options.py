@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from jobs.option_types import SEED_RANGE, FiniteRange, StorePlace
+from jobs.option_types import FiniteRange, StorePlace
 from jobs.options import stack
+from jobs.training.options import absolute, fit_spec_of, run_dir_of
 
 if TYPE_CHECKING:
-    from jobs.vae.config import OriginSettings, StainSettings, TrainingSettings
-    from models.fit_spec import FitSpec
-
-F = TypeVar("F", bound=Callable[..., Any])
+    from jobs.training.stain_settings import StainSettings
+    from jobs.vae.config import OriginSettings, TrainingSettings
 
 PATH: Final = click.Path(path_type=Path)
 
@@ -48,19 +45,6 @@ origin_options = stack(
     ),
 )
 
-stain_options = stack(
-    click.option(
-        "--stain-fit",
-        type=click.Choice(["slide", "tile"]),
-        help="One stain basis per slide, or each tile by itself.",
-    ),
-    click.option(
-        "--stain-target",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Reference image instead of the shipped target.",
-    ),
-)
-
 preparation_options = stack(
     click.option(
         "--min-saturation",
@@ -84,37 +68,6 @@ preparation_options = stack(
 )
 
 
-def fit_options(*, lr: float, weight_decay: float) -> Callable[[F], F]:
-    """Return the options of the loop, with the defaults of a model."""
-    return stack(
-        click.option(
-            "--lr", type=FiniteRange(0, min_open=True), default=lr, show_default=True,
-            help="Peak of the learning rate: linear warm-up, then a cosine to 0.",
-        ),
-        click.option(
-            "--weight-decay", type=FiniteRange(0), default=weight_decay, show_default=True
-        ),
-        click.option("--warmup-epochs", type=FiniteRange(0), default=1.0, show_default=True),
-        click.option(
-            "--grad-clip", type=FiniteRange(0, min_open=True), help="Largest norm of the gradient."
-        ),
-        click.option("--amp/--no-amp", default=False, show_default=True, help="Mixed precision."),
-        click.option(
-            "--augment/--no-augment", default=True, show_default=True,
-            help="Flips, quarter turns and light colour in training.",
-        ),
-        click.option("--seed", type=SEED_RANGE, default=0, show_default=True),
-        click.option(
-            "--threads", type=click.IntRange(1),
-            help="CPU threads; the last bits of results depend on it.  [default: all cores]",
-        ),
-        click.option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
-            show_default=True,
-        ),
-    )  # fmt: skip
-
-
 def training_settings(
     command: str, options: dict[str, Any], *, epochs: int, patience: int | None
 ) -> TrainingSettings:
@@ -124,25 +77,20 @@ def training_settings(
     return TrainingSettings(
         origin=_origin(options),
         stain=stain_settings(options),
-        fit=_fit(options, epochs, patience),
+        fit=fit_spec_of(options, epochs=epochs, patience=patience),
         min_saturation=options["min_saturation"],
         val_fraction=options["val_fraction"],
         plot_every=options["plot_every"],
         tensorboard=options["tensorboard"],
-        run_dir=str(_run_dir(command, options)),
+        run_dir=str(run_dir_of(command, options)),
     )
 
 
 def stain_settings(options: dict[str, Any]) -> StainSettings:
     """Freeze the stain options."""
-    from jobs.vae.config import StainSettings
+    from jobs.training.stain_settings import StainSettings
 
     return StainSettings(options["stain"], options["stain_fit"], absolute(options["stain_target"]))
-
-
-def absolute(path: Path | None) -> str | None:
-    """Return a path as absolute text."""
-    return None if path is None else str(path.expanduser().absolute())
 
 
 def _origin(options: dict[str, Any]) -> OriginSettings:
@@ -164,31 +112,3 @@ def _origin(options: dict[str, Any]) -> OriginSettings:
         mpp=options.get("mpp"),
         allow_other_grid=options["allow_other_grid"],
     )
-
-
-def _fit(options: dict[str, Any], epochs: int, patience: int | None) -> FitSpec:
-    from models.fit_spec import FitSpec
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return FitSpec(
-        epochs=epochs,
-        lr=options["lr"],
-        weight_decay=options["weight_decay"],
-        warmup_epochs=options["warmup_epochs"],
-        patience=patience,
-        grad_clip=options["grad_clip"],
-        amp=options["amp"],
-        device=options["device"],
-        threads=options["threads"] or cores or 1,
-        seed=options["seed"],
-    )
-
-
-def _run_dir(command: str, options: dict[str, Any]) -> Path:
-    from jobs.run_config import beside_store
-    from jobs.run_directory import new_run_path
-
-    if options["run_dir"] is not None:
-        return Path(options["run_dir"]).expanduser().absolute()
-    parent = Path("runs") if options["store"] is None else beside_store(options["store"], "runs")
-    return new_run_path(parent.absolute(), command)

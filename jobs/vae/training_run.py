@@ -1,23 +1,21 @@
-"""A training's place: its directory, prepared tiles and metrics, the same whatever is trained."""
+"""A training on tiles that are prepared first, in its directory: the same for a VAE and for a head."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dataflow.stain import StainSpec
-from jobs.run_directory import RunDirectory, run_directory
-from jobs.run_lock import alone_in
-from jobs.training.progress import StepProgress, shown_steps
-from jobs.training.run_files import check_same_settings, read_metrics
+from jobs.run_directory import RunDirectory
+from jobs.training.in_directory import train_in_directory
+from jobs.training.progress import StepProgress
 from jobs.vae.config import FREE, TrainingSettings
 from jobs.vae.open_origin import OpenedOrigin
 from jobs.vae.training_data import TrainingData, load_training_data
 
 
-def train_in_directory(
+def train_on_tiles(
     common: TrainingSettings,
     origin: OpenedOrigin,
     stain: StainSpec,
@@ -53,18 +51,9 @@ def train_in_directory(
     BusyError
         Another process trains in it.
     """
-    started = time.perf_counter()
-    directory = Path(common.run_dir)
+
+    def prepare_and_train(run: RunDirectory, progress: StepProgress) -> dict[str, Any]:
+        return train(load_training_data(origin, common, stain, run, progress), run, progress)
+
     described = {**settings, "inputs": origin.describe(), "stain": stain.to_json()}
-    with alone_in(directory):
-        check_same_settings(directory, described, FREE)
-        finished = read_metrics(directory)
-        if finished is not None and finished.get("status") == "finished":
-            return {**finished, "run_dir": str(directory)}
-        with shown_steps(quiet=quiet) as progress, run_directory(directory, described) as run:
-            data = load_training_data(origin, common, stain, run, progress)
-            metrics = train(data, run, progress)
-            metrics["seconds"] = {"total": round(time.perf_counter() - started, 3)}
-            run.write_metrics(metrics)
-            run.logger.info("finished in %.1f s", metrics["seconds"]["total"])
-    return {**metrics, "run_dir": str(directory)}
+    return train_in_directory(Path(common.run_dir), described, FREE, prepare_and_train, quiet=quiet)

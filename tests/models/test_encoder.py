@@ -45,7 +45,7 @@ def test_it_is_a_tile_model() -> None:
 def test_default_encoder_recognises_what_imagenet_has() -> None:
     source = PackagedLite0()
     network = timm.create_model("tf_efficientnet_lite0").eval()
-    source._load(network, source.weights())
+    source.load(network, source.weights())
     info = ImageNetInfo()
     factory = EncoderFactory(EncoderSpec(device="cpu"))
     for image, word in (
@@ -75,7 +75,7 @@ def test_default_encoder_refuses_other_weights(tmp_path: Any) -> None:
 def test_folded_batch_norms_change_nothing_that_matters(tiles: torch.Tensor) -> None:
     source = PackagedLite0()
     plain = timm.create_model("tf_efficientnet_lite0").eval()
-    source._load(plain, source.weights())
+    source.load(plain, source.weights())
     folded = source.network(source.weights())
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
     x = EncoderFactory(EncoderSpec(device="cpu")).preprocess(tiles[:4])

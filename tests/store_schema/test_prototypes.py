@@ -22,7 +22,7 @@ from store_schema.prototypes import PrototypeBank
 from store_schema.store import Store, open_store
 from store_schema.validate import validate
 
-PATH = "__prototypes__/bank"
+PATH = ".prototypes/bank"
 ENCODER = {"encoder": "lite0", "weights": "0123", "precision": "fp32", "dtype": "float16"}
 
 
@@ -84,11 +84,11 @@ def test_what_is_written_is_read(filled: Store) -> None:
 
 def test_a_bank_is_no_slide(filled: Store) -> None:
     assert filled.slides == []
-    assert "__prototypes__" not in filled
+    assert ".prototypes" not in filled
     with pytest.raises(NotInStoreError):
-        filled["__prototypes__"]
+        filled[".prototypes"]
     with pytest.raises(InvalidNameError):
-        filled.has_traces("__prototypes__")
+        filled.has_traces(".prototypes")
 
 
 def test_the_store_stays_valid(filled: Store) -> None:

@@ -123,6 +123,9 @@ def test_a_bank_of_stored_features(
     assert sorted(cosine.argmax(axis=1)[2:]) == [2, 3]
     assert bank.encoder == encoder
     assert bank.extra["resize"] == "fit"
+    assert {c: sorted(of_class) for c, of_class in bank.extra["slides"].items()} == {
+        "benign": ["n0", "n1"], "tumor": ["t0", "t1"],
+    }  # fmt: skip
     # exemplars are the members of the cluster with the largest cosine, largest first
     for row in range(4):
         slide_ids = bank.slides[:2] if row < 2 else bank.slides[2:]
@@ -150,9 +153,7 @@ def test_the_same_again_and_other_settings(
     assert make_prototypes(config(), quiet=True)["there"]
     assert store_digests(Path(store.url)) == before
     more = config(sample=SampleSpec(tiles_per_slide=10))
-    with pytest.raises(
-        SettingsConflictError, match=r"slides\.benign\.n0\.n_tiles: stored 40, asked 10"
-    ):
+    with pytest.raises(SettingsConflictError, match=r"tiles\.benign\.tiles: stored 80, asked 20"):
         make_prototypes(more, quiet=True)
     assert make_prototypes(config(k=(2, 1), name="other"), quiet=True)["classes"]["tumor"][
         "prototypes"
@@ -201,6 +202,14 @@ def test_tiles_by_truth(store: Store, tables: tuple[str, str], tmp_path: Path) -
     np.testing.assert_array_equal(tumor.tiles["t0"], np.flatnonzero(columns == 0))
     np.testing.assert_array_equal(benign.tiles["t0"], np.flatnonzero(columns > 1))
     assert len(benign.tiles["n0"]) == N_TILES
+    # the class whose name says that nothing was found is the negative one, wherever it stands in the order
+    turned, _ = read_classes(Path(tables[0]), ("tumor", "benign"))
+    first, second = sample_class_tiles(
+        store, SPEC.name, turned, ("n0", "t0"), SampleSpec(positive_from=0.6), truth
+    )
+    assert list(first.tiles) == ["t0"]
+    np.testing.assert_array_equal(first.tiles["t0"], tumor.tiles["t0"])
+    np.testing.assert_array_equal(second.tiles["t0"], benign.tiles["t0"])
     with pytest.raises(InputError, match="the truth of tiles tells two classes, and there are 3"):
         sample_class_tiles(
             store, SPEC.name, read_classes(Path(tables[0]), ("a", "b", "c"))[0], ("n0",),

@@ -18,7 +18,8 @@ from dataflow.index import index_slide
 from dataflow.pyramid_tiff import write_pyramid
 from dataflow.stream_spec import IndexSpec
 from dataflow.tissue import TissueSpec
-from jobs.vae.config import OriginSettings, StainSettings, TrainingSettings, VaeTrainConfig
+from jobs.training.stain_settings import StainSettings
+from jobs.vae.config import OriginSettings, TrainingSettings, VaeTrainConfig
 from models.fit_spec import FitSpec
 from models.vae import VaeConfig
 from models.vae_loss import VaeLossSpec

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.training.tile_scale import PCAM, TileScale
 from jobs.vae.config import OriginSettings
 from jobs.vae.image_tiles import ImageTiles
 from jobs.vae.open_origin import check_scale, open_origin
 from jobs.vae.pcam_tiles import PcamTiles
 from jobs.vae.tile_origin import TileOrigin
-from jobs.vae.tile_scale import PCAM, TileScale
 from store_schema.errors import InputError, NotInStoreError, UnreadableSlideError
 from store_schema.store import open_store
 

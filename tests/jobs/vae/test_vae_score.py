@@ -19,7 +19,8 @@ from dataflow.pyramid_tiff import write_pyramid
 from dataflow.stream_spec import IndexSpec
 from dataflow.tissue import TissueSpec
 from jobs.evaluation.model_split import split_of
-from jobs.vae.config import OriginSettings, StainSettings, TrainingSettings, VaeFinetuneConfig
+from jobs.training.stain_settings import StainSettings
+from jobs.vae.config import OriginSettings, TrainingSettings, VaeFinetuneConfig
 from jobs.vae.finetune import finetune_vae
 from models.checkpoint import save_model
 from models.fit_spec import FitSpec

@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 
 from jobs.training.history import read_history
+from jobs.training.stain_settings import StainSettings
 from jobs.vae import train as train_module
-from jobs.vae.config import OriginSettings, StainSettings
+from jobs.vae.config import OriginSettings
 from jobs.vae.train import train_vae
 from models.vae_checkpoint import load_vae
 from store_schema.errors import InputError, SettingsConflictError

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dataflow.stream_spec import ModelSlides
-from jobs.vae.tile_scale import TileScale
+from jobs.training.tile_scale import TileScale
 from models.fit import checkpoint_paths
 from store_schema.errors import ModelError
 
@@ -34,7 +34,7 @@ def checkpoint_of(run: str) -> Path:
         raise ModelError(
             f"{run} is not finished: run its command with this --run-dir again to finish it."
         )
-    raise ModelError(f"{run} has no trained model: give the run directory of `vae train`.")
+    raise ModelError(f"{run} has no trained model: give the run directory of a training.")
 
 
 def scale_of(description: Mapping[str, Any]) -> TileScale:
@@ -49,7 +49,7 @@ def model_slides(description: Mapping[str, Any]) -> ModelSlides | None:
     Parameters
     ----------
     description
-        As ``vae train`` or ``vae finetune`` left it.
+        As a training on tiles left it.
     """
     own = description.get("trained_on", {})
     stages = (own, own.get(VAE_SLIDES, {}))

@@ -1,4 +1,4 @@
-"""The loop of a training on tiles, with its history, pictures and progress."""
+"""The loop of a training in its run directory, with its history, pictures and progress."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from jobs.run_directory import RunDirectory
 from jobs.training.history import begin_history, warnings_of, write_history
 from jobs.training.observers import EveryObserver, HistoryObserver, LogObserver
 from jobs.training.progress import EpochProgress
-from jobs.vae.config import TrainingSettings
-from models.fit import EpochRecord, FitObserver, FitResult, Trainable, fit
+from models.fit import EpochRecord, FitObserver, FitResult, FitSpec, Trainable, fit
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Fitted:
     result: FitResult
     resumed_from: int | None
 
-    def describe(self, settings: TrainingSettings) -> dict[str, Any]:
+    def describe(self, spec: FitSpec) -> dict[str, Any]:
         """Return the entries of metrics.json that every training has."""
         best = self.result.history[self.result.best_epoch].values
         epochs = [record.values["seconds"] for record in self.result.history]
@@ -39,7 +38,7 @@ class Fitted:
                 "best": self.result.best_epoch,
                 "trained": len(self.result.history),
                 "stopped_early": self.result.stopped_early,
-                "monitor": settings.fit.monitor,
+                "monitor": spec.monitor,
                 "value": self.result.best_value,
             },
             "best": {name: v if math.isfinite(v) else None for name, v in best.items()},
@@ -58,27 +57,30 @@ class Fitted:
         ]
 
 
-def check_tensorboard(settings: TrainingSettings) -> None:
+def check_tensorboard(*, wanted: bool) -> None:
     """Check before all else that what is asked for is installed.
 
     Raises
     ------
     InputError
-        TensorBoard is asked for and not installed.
+        TensorBoard is wanted and not installed.
     """
-    if settings.tensorboard:
+    if wanted:
         from jobs.tensorboard import require_tensorboard
 
         require_tensorboard()
 
 
-def fit_tiles(
+def fit_in_run(
     job: Trainable[Any],
-    settings: TrainingSettings,
+    spec: FitSpec,
     run: RunDirectory,
     epochs: EpochProgress,
     shown: Sequence[str],
     draw: Callable[[EpochRecord], None],
+    *,
+    plot_every: int,
+    tensorboard: bool,
 ) -> Fitted:
     """Train, or go on with it.
 
@@ -86,8 +88,8 @@ def fit_tiles(
     ----------
     job
         What is trained.
-    settings
-        How, and how often to draw.
+    spec
+        How.
     run
         Its directory.
     epochs
@@ -96,15 +98,19 @@ def fit_tiles(
         Names of the values that the log shows of an epoch.
     draw
         Draws an epoch.
+    plot_every
+        Epochs between pictures; 0 draws none.
+    tensorboard
+        Whether to write event files.
     """
     resumed_from = begin_history(run)
     observers: list[FitObserver] = [
-        LogObserver(run.logger, shown), HistoryObserver(run.path), epochs,
+        LogObserver(run.logger, shown, epochs.unit), HistoryObserver(run.path), epochs,
     ]  # fmt: skip
-    if settings.plot_every:
-        observers.append(EveryObserver(settings.plot_every, draw))
+    if plot_every:
+        observers.append(EveryObserver(plot_every, draw))
     close: Callable[[], None] = lambda: None  # noqa: E731
-    if settings.tensorboard:
+    if tensorboard:
         from jobs.tensorboard import TensorBoardObserver
 
         board = TensorBoardObserver(run.path / "tensorboard")
@@ -112,7 +118,7 @@ def fit_tiles(
         close = board.close
     epochs.start_at(resumed_from or 0)
     try:
-        result = fit(job, settings.fit, run.path, observers)
+        result = fit(job, spec, run.path, observers)
     finally:
         close()
     write_history(run.path, result.history)

@@ -7,7 +7,7 @@ from typing import Any
 
 from dataflow.stain import FitScope, StainSpec
 from jobs.run_config import stain_spec
-from jobs.vae.config import StainSettings
+from jobs.training.stain_settings import StainSettings
 from store_schema.errors import InputError, ModelError
 
 
