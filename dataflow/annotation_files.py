@@ -51,7 +51,7 @@ def read_annotations(path: Path, cut_outs: Collection[str]) -> tuple[Annotation,
 
 def _geojson(path: Path, cut_outs: Collection[str]) -> Iterator[Annotation]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_bytes())  # with or without a mark, UTF-8 or UTF-16
         found = list(_features(data, path, {}))
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
@@ -77,7 +77,12 @@ def _features(
             for each in node:
                 yield from _features(each, path, properties)
         elif kind in ("FeatureCollection", "GeometryCollection"):
-            for each in node["features" if kind == "FeatureCollection" else "geometries"]:
+            member = "features" if kind == "FeatureCollection" else "geometries"
+            if not isinstance(node[member], list):
+                raise InputError(
+                    f"the annotations {path} aren't valid GeoJSON: {member} of a {kind} isn't a list"
+                )
+            for each in node[member]:
                 yield from _features(each, path, properties)
         elif kind == "Feature":
             if node["geometry"] is not None:

@@ -55,7 +55,9 @@ def read_mask_file(
 
 
 def read_mask_image(path: Path, width: int, height: int) -> npt.NDArray[np.bool_]:
-    """Read a mask image of a slide as it is; what isn't black (nor transparent) is inside.
+    """Read a mask image of a slide as it is; what isn't black (nor transparent, nor NaN) is inside.
+
+    Of a JPEG, which blurs black at each edge, it is what has at least half of the greatest brightness.
 
     Parameters
     ----------
@@ -95,11 +97,20 @@ def _pixels(path: Path) -> tuple[str, npt.NDArray[Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                return image.mode, np.asarray(image)
+                return image.mode, _without_noise(np.asarray(image), image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return "RGBA", _level(path)
     except OSError as error:
         raise InputError(f"the mask {path} can't be read as an image: {error}") from error
+
+
+def _without_noise(pixels: npt.NDArray[Any], image: Image.Image) -> npt.NDArray[Any]:
+    """Return the pixels with 0 where there is nothing, but for what a lossy format made of it."""
+    if np.issubdtype(pixels.dtype, np.floating):
+        return np.where(np.isnan(pixels), 0, pixels)
+    if "jpeg" in (str(image.format).lower(), image.info.get("compression")):
+        return np.where(pixels >= pixels.max() / 2, pixels, 0)
+    return pixels
 
 
 def _level(path: Path) -> npt.NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from jobs.heat_sources import HeatSource
 from jobs.mask_tiles import mask_of_tiles
 from jobs.raster_reader import RasterChoice, SlideRaster, read_raster
 from jobs.run_places import grid_with
+from jobs.same_scores import check_same_scores
 from models.metrics import roc_auc
 from models.overlap import Overlap
 from store_schema import names
@@ -70,7 +71,7 @@ def find_regions(
     Raises
     ------
     IncompleteError, DamagedBlockError, InputError
-        The mask isn't whole, isn't a mask, or the truth of this slide can't be read.
+        The mask isn't whole, isn't a mask or not of these scores, or the truth of this slide can't be read.
     """
     slide = source.slide
     table = slide.tile_table(source.grid)
@@ -83,6 +84,8 @@ def find_regions(
             parts.append(f"mask {mask.name}:  there is none")
         else:
             raster = read_raster(slide, mask)
+            if source.score is not None:
+                check_same_scores(raster, slide, source.grid, source.score.run)
             flagged = mask_of_tiles(raster, source.grid, table, tile_level0) > 0
             outline, text = _mask(raster, view_px)
             outlines.append(outline)

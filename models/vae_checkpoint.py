@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+import torch
+
 from models.checkpoint import load_description, load_weights, saved_config
 from models.tile_head import TileHead, TileHeadConfig
 from models.vae import VaeConfig, VaeSkip96
@@ -124,7 +126,7 @@ def load_vae(path: Path) -> tuple[VaeSkip96, Description]:
     description = read_vae_description(path)
     _require(VAE, description, path)
     model = VaeSkip96(saved_config(description, "config", VaeConfig, path))
-    load_weights(model, path)
+    _load(model, path)
     return model.eval(), description
 
 
@@ -134,8 +136,17 @@ def load_head(path: Path) -> tuple[TileHead, Description]:
     _require(HEAD, description, path)
     vae = VaeSkip96(saved_config(description, "config", VaeConfig, path))
     head = TileHead(vae, saved_config(description, "head", TileHeadConfig, path))
-    load_weights(head, path)
+    _load(head, path)
     return head.eval(), description
+
+
+def _load(model: VaeSkip96 | TileHead, path: Path) -> None:
+    load_weights(model, path)
+    numbers = (tensor for tensor in model.state_dict().values() if tensor.is_floating_point())
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in numbers):
+        raise ModelError(
+            f"{path} is damaged (weights that are not finite): restore it, or train again."
+        )
 
 
 def _require(kind: str, description: Description, path: Path) -> None:

@@ -83,7 +83,8 @@ class VaeScorerFactory:
     Raises
     ------
     ModelError
-        If the checkpoint is missing, damaged, or of another kind.
+        If the checkpoint is missing, damaged, of another kind, or its weights don't fit this version's network:
+        found here, before anything that is stored makes room for what such a model could never write.
     InputError
         If there can't be a map of errors of that size.
     DeviceError
@@ -103,6 +104,7 @@ class VaeScorerFactory:
         object.__setattr__(self, "precision", resolve_precision(self.spec.precision, device))
         object.__setattr__(self, "description", read_vae_description(path))
         object.__setattr__(self, "digest", file_digest(path))
+        self._network()
         map_px = self.spec.map_px
         if map_px is None:
             return
@@ -191,18 +193,21 @@ class VaeScorerFactory:
             If this process sees no GPU and the factory wants one.
         """
         require_device_here(self.device)
-        path = Path(self.spec.checkpoint)
+        network = self._network()
         scorer = (
-            HeadScorer(self, load_head(path)[0])
-            if self.is_head
-            else VaeScorer(self, load_vae(path)[0])
+            HeadScorer(self, network) if isinstance(network, TileHead) else VaeScorer(self, network)
         )
+        path = Path(self.spec.checkpoint)
         if file_digest(path) != self.digest:
             raise ModelError(
                 f"{path} is another file here than where the run was planned: plan the run again, with a path "
                 "that all workers share."
             )
         return scorer
+
+    def _network(self) -> VaeSkip96 | TileHead:
+        path = Path(self.spec.checkpoint)
+        return load_head(path)[0] if self.is_head else load_vae(path)[0]
 
 
 class VaeScorer:

@@ -288,7 +288,7 @@ class SlideView:
         overwrite: bool = False,
     ) -> RasterGroup:
         """Claim ``masks/<name>``, to be written chunk by chunk; see :func:`create_raster_group`."""
-        self.grid_attrs(grid)
+        self._check_not_of_grid(grid, name)
         return create_raster_group(
             self.objects,
             self.grid_path(grid),
@@ -310,7 +310,7 @@ class SlideView:
         overwrite: bool = False,
     ) -> None:
         """Write ``masks/<name>`` whole, the same again is a no-op; see :func:`raster_group.write_raster`."""
-        self.grid_attrs(grid)
+        self._check_not_of_grid(grid, name)
         write_raster(
             self.objects,
             self.grid_path(grid),
@@ -320,6 +320,13 @@ class SlideView:
             extra=extra,
             overwrite=overwrite,
         )
+
+    def _check_not_of_grid(self, grid: str, name: str) -> None:
+        """Refuse the name of a raster that came with the grid: its tiles were laid by it."""
+        if name in self.grid_attrs(grid)[names.RASTERS]:
+            raise InvalidNameError(
+                f"{names.MASKS} name {name!r} is that of a mask which came with the grid {grid}: choose another name"
+            )
 
     def write_selection(
         self,

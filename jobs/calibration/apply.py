@@ -20,7 +20,12 @@ from jobs.calibration.zscore import Flag, zscores
 from jobs.score_reader import SlideScore, read_score, scored_slides
 from store_schema import names
 from store_schema.claims import differences
-from store_schema.errors import InputError, SettingsConflictError, SlidestreamError
+from store_schema.errors import (
+    InputError,
+    InvalidNameError,
+    SettingsConflictError,
+    SlidestreamError,
+)
 from store_schema.store import Store
 
 
@@ -143,7 +148,7 @@ def apply_calibration(
                 wrote = write_slide(calibration, found, settings.name, overwrite=settings.overwrite)
                 report.slides.append(_row(found, written=wrote))
         except SlidestreamError as error:
-            if error.fatal or isinstance(error, SettingsConflictError):
+            if error.fatal or isinstance(error, SettingsConflictError | InvalidNameError):
                 raise  # it would be the same with all others
             report.failed[slide.slide_id] = str(error)
         done(n_done, len(slides))

@@ -31,6 +31,7 @@ from jobs.mil.predictions import read_predictions
 from jobs.raster_reader import RasterChoice
 from jobs.run_config import absolute_url
 from jobs.run_places import slides_with
+from jobs.same_scores import check_one_scale
 from jobs.score_reader import ScoreChoice
 from store_schema import names
 from store_schema.errors import InputError
@@ -147,6 +148,7 @@ def _localized(
             region is not None
         ):  # one that no slide has is a slip of the pen, not a problem of each slide
             slides_with(store, names.MASKS, region.name, region.grid)
+    check_one_scale([*chosen.judged, *(chosen.fit if config.ladder else ())], settings.choice)
     judged = evaluate_localization(chosen.judged, settings)
     if len(judged.without_truth) == len(chosen.judged):
         raise InputError(

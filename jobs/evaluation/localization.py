@@ -37,6 +37,7 @@ from jobs.evaluation.tile_level import (
 from jobs.evaluation.truth import Truth, open_truth
 from jobs.mask_tiles import mask_of_tiles
 from jobs.raster_reader import RasterChoice, SlideRaster, read_raster
+from jobs.same_scores import check_same_scores
 from jobs.score_reader import ScoreChoice, SlideScore, read_score
 from store_schema import names
 from store_schema.errors import InputError, SlidestreamError
@@ -272,7 +273,7 @@ def _judge(slide: SlideView, truth: Truth, settings: LocalizationSettings) -> _J
     if read is None:
         return None
     score, known = read
-    mask = None if settings.mask is None else read_raster(slide, settings.mask)
+    mask = None if settings.mask is None else _raster(score, settings.mask)
     flagged = _flagged(score, mask, settings.threshold)
     metrics = tile_metrics(score.values, known.tiles, flagged)
     notes = known.notes
@@ -298,7 +299,7 @@ def _judge(slide: SlideView, truth: Truth, settings: LocalizationSettings) -> _J
     if settings.raster is not None and known.mask is None:
         notes = (*notes, "its pixels and lesions aren't judged: only its tiles are known")
     elif settings.raster is not None and known.mask is not None:
-        raster = read_raster(slide, settings.raster)
+        raster = _raster(score, settings.raster)
         pixels = count_pixels(raster, known.mask, threshold=settings.threshold, mask=mask)
     result = SlideResult(
         slide.slide_id,
@@ -313,6 +314,12 @@ def _judge(slide: SlideView, truth: Truth, settings: LocalizationSettings) -> _J
     )
     tiles = SlideTiles(slide.slide_id, score.values, known.tiles, flagged)
     return _Judged(result, tiles, detections, pixels)
+
+
+def _raster(score: SlideScore, choice: RasterChoice) -> SlideRaster:
+    raster = read_raster(score.slide, choice)
+    check_same_scores(raster, score.slide, score.grid, score.run)
+    return raster
 
 
 def _flagged(

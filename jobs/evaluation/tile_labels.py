@@ -16,7 +16,7 @@ from store_schema.errors import InputError
 from store_schema.specs import SlideRecord, TileTable
 
 _COLUMNS: Final = ("slide_id", "x", "y", "label")
-_LABELS: Final = {"0": False, "1": True}
+_LABELS: Final = {"0": False, "1": True, "0.0": False, "1.0": True}  # pandas writes floats
 
 Corner = tuple[int, int]
 
@@ -53,7 +53,7 @@ class TileLabels:
                 if missing:
                     raise InputError(
                         f"the tile labels {path} lack the columns {', '.join(missing)}: they need "
-                        f"{', '.join(_COLUMNS)}"
+                        f"{', '.join(_COLUMNS)}, parted by commas"
                     )
                 for row in reader:
                     slide_id, corner, label = _row(row, f"line {reader.line_num} of {path}")
@@ -108,7 +108,7 @@ def _row(row: Mapping[str, str | None], where: str) -> tuple[str, Corner, bool]:
     if not slide_id:
         raise InputError(f"{where}: no slide is named")
     try:
-        corner = int(x), int(y)
+        corner = int(x.removesuffix(".0")), int(y.removesuffix(".0"))
     except ValueError as error:
         raise InputError(
             f"{where}: the corner ({x!r}, {y!r}) isn't two whole numbers of level-0 pixels"

@@ -15,6 +15,7 @@ from jobs.export.whole_file import whole_file
 from jobs.mask_tiles import mask_of_tiles
 from jobs.raster_reader import RasterChoice, read_raster
 from jobs.run_places import slides_with
+from jobs.same_scores import check_same_scores
 from jobs.score_reader import ScoreChoice
 from store_schema import names
 from store_schema.errors import InputError, SlidestreamError
@@ -117,6 +118,7 @@ def _table(slide: SlideView, settings: CsvSettings) -> tuple[pd.DataFrame, str]:
     )
     if settings.mask is not None:
         mask = read_raster(slide, settings.mask)
+        check_same_scores(mask, slide, tiles.grid, tiles.run)
         frame[f"mask {mask.name}"] = mask_of_tiles(mask, tiles.grid, table, tiles.tile_level0)
     note = counted(len(table), "tile")
     if tiles.left_out:

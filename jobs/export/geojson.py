@@ -23,6 +23,7 @@ from jobs.export.whole_file import whole_file
 from jobs.mask_tiles import mask_of_tiles, tile_points
 from jobs.raster_reader import RasterChoice, SlideRaster, read_raster
 from jobs.run_places import slides_with
+from jobs.same_scores import check_same_scores
 from jobs.score_reader import ScoreChoice
 from store_schema import names
 from store_schema.errors import InputError
@@ -98,6 +99,8 @@ def export_geojson(
 def _export(slide: SlideView, settings: GeoJsonSettings) -> Exported:
     tiles = None if settings.score is None else read_tile_columns(slide, settings.score)
     mask = None if settings.mask is None else read_raster(slide, settings.mask)
+    if tiles is not None and mask is not None:
+        check_same_scores(mask, slide, tiles.grid, tiles.run)
     n_tiles = 0 if tiles is None else len(tiles.table)
     regions = [] if mask is None else _regions(mask)
     path = settings.out / f"{slide.slide_id}.geojson"

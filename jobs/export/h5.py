@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-import h5py
 import numpy as np
 
 from dataflow.physical_size import OBJECTIVE_TIMES_MPP
 from jobs.counted import counted
 from jobs.export.each_slide import Exported, export_slides
+from jobs.export.h5_sink import new_h5
 from jobs.export.whole_file import whole_file
 from jobs.run_places import grid_with, lacking, slides_with
 from store_schema import names
@@ -96,7 +96,7 @@ def _export(slide: SlideView, settings: H5Settings) -> Exported:
     path = settings.out / f"{slide.slide_id}.h5"
     with (
         whole_file(path, overwrite=settings.overwrite) as part,
-        h5py.File(part, "w", track_order=True) as file,
+        new_h5(part) as file,
     ):
         features = file.create_dataset(
             names.FEATURES,

@@ -181,6 +181,7 @@ OUTSIDE = """<?xml version="1.0"?>
         ("s.xml", asap(("Tumor", "Blob", box(0, 0, 1, 1))), "is a 'Blob'"),
         ("s.geojson", "[" * 100_000, "can't be read as GeoJSON"),
         ("s.geojson", '{"type": "Feature", "geometry": {"type": "LineString"}}', "only polygons"),
+        ("s.geojson", '{"type": "FeatureCollection", "features": null}', "features of a FeatureColl"),
         ("s.geojson", '{"type": "MultiPolygon", "coordinates": [3]}', "can't be drawn"),
         ("s.geojson", '{"type": "Polygon", "coordinates": [[[0, 0], [0, NaN], [1, 1]]]}', "finite"),
     ],
@@ -189,6 +190,13 @@ def test_broken_annotations(tmp_path: Path, name: str, content: str, message: st
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
         read_annotations(tmp_path / name, NOT_TUMOUR)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings_of_geojson(tmp_path: Path, encoding: str) -> None:
+    outline = {"type": "Polygon", "coordinates": [box(0, 0, 4, 4)]}
+    (tmp_path / "s.geojson").write_text(json.dumps(outline), encoding=encoding)
+    assert len(read_annotations(tmp_path / "s.geojson", NOT_TUMOUR)) == 1
 
 
 def test_what_crosses_itself_is_refused(tmp_path: Path) -> None:
@@ -269,3 +277,22 @@ def test_a_mask_too_large_to_be_read_whole(tmp_path: Path, monkeypatch: pytest.M
     np.testing.assert_array_equal(found, expected)
     with pytest.raises(InputError, match=r"s.png is too large to be read whole.*pyramidal TIFF"):
         read_mask_image(tmp_path / "s.png", 10240, 5120)
+
+
+@pytest.mark.parametrize(("suffix", "options"), [(".jpg", {}), (".tif", {"compression": "jpeg"})])
+def test_the_blur_of_a_jpeg_is_not_inside(
+    tmp_path: Path, suffix: str, options: dict[str, str]
+) -> None:
+    inside = np.zeros((70, 70), bool)
+    inside[21:35, 14:42] = True
+    path = tmp_path / f"s{suffix}"
+    Image.fromarray(np.where(inside, 255, 0).astype(np.uint8)).save(path, quality=50, **options)
+    with Image.open(path) as image:
+        assert np.count_nonzero(np.asarray(image)) > 1.2 * np.count_nonzero(inside)
+    np.testing.assert_array_equal(read_mask_image(path, 700, 700), inside)
+
+
+def test_nan_is_outside(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "s.tif", np.array([[np.nan, 1], [0, np.nan]], np.float32))
+    found = read_mask_image(tmp_path / "s.tif", 20, 20)
+    np.testing.assert_array_equal(found, [[False, True], [False, False]])

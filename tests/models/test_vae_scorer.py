@@ -205,8 +205,9 @@ def test_weights_of_another_architecture_are_refused(spec: VaeScorerSpec) -> Non
     document = json.loads(sidecar.read_text())
     document["config"]["latent_channels"] = 9
     sidecar.write_text(json.dumps(document))
+    # where the run is planned: a worker would find out after stored scores have made room
     with pytest.raises(ModelError, match="does not fit VaeSkip96"):
-        VaeScorerFactory(spec).load()
+        VaeScorerFactory(spec)
 
 
 def test_tiles_of_another_size_are_refused(spec: VaeScorerSpec) -> None:
@@ -218,14 +219,23 @@ def test_tiles_of_another_size_are_refused(spec: VaeScorerSpec) -> None:
             VaeScorerFactory(replace(spec, map_px=map_px))
 
 
-def test_scores_that_are_not_finite_are_refused(tmp_path: Path, tiles: torch.Tensor) -> None:
+@pytest.mark.parametrize(
+    ("weight", "match"),
+    [
+        (float("nan"), r"is damaged \(weights that are not finite\)"),
+        (1e38, "not finite in fp32: its weights are damaged"),
+    ],
+)
+def test_scores_that_are_not_finite_are_refused(
+    tmp_path: Path, tiles: torch.Tensor, weight: float, match: str
+) -> None:
     path = tmp_path / "model.safetensors"
     model = VaeSkip96(CONFIG)
     with torch.no_grad():
-        model.posterior.weight.fill_(float("nan"))
+        model.posterior.weight.fill_(weight)
     description = vae_description(model, VaeLossSpec(), mpp=None, stain=STAIN, trained_on={})
     save_model(path, model, description)
-    with pytest.raises(ModelError, match="not finite in fp32: its weights are damaged"):
+    with pytest.raises(ModelError, match=match):
         VaeScorerFactory(VaeScorerSpec(str(path), device="cpu")).load()(tiles[:2])
 
 

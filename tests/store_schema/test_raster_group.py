@@ -15,6 +15,7 @@ from store_schema.errors import (
     DamagedBlockError,
     DamagedMetadataError,
     IncompleteError,
+    InvalidNameError,
     SettingsConflictError,
 )
 from store_schema.leftovers import leftovers
@@ -227,4 +228,24 @@ def test_whole_rasters_are_mended(
     store.objects.delete(f"{PATH}/probability/c/0/0/1")
     slide.write_raster(GRID, "stitched", arrays, MADE_BY)
     assert {key: store.objects.get(key) for key in store.objects.sizes(PATH)} == intact
+    assert validate(store) == []
+
+
+def test_a_mask_that_came_with_the_grid_is_no_one_elses_to_replace(store: Store) -> None:
+    slide = store.add_slide(
+        SlideRecord("s2", "/slides/s2.svs", "c0ffee", "aperio", 64, 64, 0.25, "properties")
+    )
+    nothing = np.zeros(0, np.int32)
+    table = TileTable(nothing, nothing, nothing, nothing, np.zeros(0, np.float32))
+    tissue = RasterSpec(("y", "x"), (8, 8), "uint8", 8.0), np.ones((8, 8), np.uint8)
+    slide.create_grid(
+        SPEC, GridGeometry(64, 64.0, 1, 1), table, {"grid": 1}, rasters={"tissue": tissue}
+    )
+    other = RasterSpec(("y", "x"), (1, 1), "uint8", 64.0)
+    with pytest.raises(InvalidNameError, match=r"came with the grid .*: choose another name"):
+        slide.create_raster_group(GRID, "tissue", {"mask": other}, MADE_BY, overwrite=True)
+    with pytest.raises(InvalidNameError, match="choose another name"):
+        slide.write_raster(
+            GRID, "tissue", {"mask": (other, np.zeros((1, 1), np.uint8))}, MADE_BY, overwrite=True
+        )
     assert validate(store) == []

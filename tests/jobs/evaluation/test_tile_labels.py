@@ -22,7 +22,7 @@ def table_of(corners: list[tuple[int, int]]) -> TileTable:
 def test_labels_belong_to_tiles_by_their_corners(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(
-        "y,slide_id,x,label,note\n96,s,0,1,\n0,s,0,0,\n0,s,96,1,here\n96,s,96,0,no tissue\n0,t,0,1,\n"
+        "y,slide_id,x,label,note\n96.0,s,0.0,1.0,\n0,s,0,0,\n0,s,96,1,here\n96,s,96,0,no tissue\n0,t,0,1,\n"
     )
     truth = open_truth(path)
     assert isinstance(truth, TileLabels)
@@ -41,6 +41,8 @@ def test_labels_belong_to_tiles_by_their_corners(tmp_path: Path) -> None:
     [
         ("slide_id,x,label\n", "lack the columns y"),
         ("", "lack the columns slide_id, x, y, label"),
+        ("slide_id;x;y;label\ns;0;0;1\n", "parted by commas"),
+        ("slide_id,x,y,label\ns,0.5,0,1\n", "line 2 .*isn't two whole numbers"),
         (
             "slide_id,x,y,label\ns,0,0,1\ns,0,0,1\n",
             r"line 3 of .*\(0, 0\) of slide s is there twice",

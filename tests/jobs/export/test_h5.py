@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,3 +180,22 @@ def test_unfinished_features_are_not_exported(
     wrong = slidestream("export", "h5", "--store", url, "--features", "encc", "--out", tmp_path)
     assert wrong.code == 1
     assert "did you mean enc?" in wrong.err
+
+
+def test_a_disk_that_is_full(url: Path, tmp_path: Path) -> None:
+    """In a process of its own: HDF5 would take it down at its end."""
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from jobs.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))\n"
+        "sys.exit(main())\n"
+    )
+    call = ("export", "h5", "--store", url, "--features", "enc", "--out", tmp_path / "out")
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *map(str, call)], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 1, answer.stderr
+    assert "can't be written: [Errno 27]" in answer.stdout + answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert list((tmp_path / "out").iterdir()) == []

@@ -240,6 +240,27 @@ def test_what_is_no_vae_is_refused(
     assert not any(open_store(cohort.store)[i].scores(cohort.grid) for i in ("n0", "t0"))
 
 
+def test_a_model_that_does_not_fit_leaves_stored_scores_alone(
+    score: Callable[..., Any],
+    cohort: Any,
+    trained: Path,
+    tmp_path: Path,
+    store_digests: Digests,
+) -> None:
+    assert score(trained, "--name", "vae").code == 0
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    description = json.loads((other / "model.json").read_text())
+    description["config"]["latent_channels"] += 1
+    (other / "model.json").write_text(json.dumps(description))
+    before = store_digests(Path(cohort.store))
+    answer = score(other, "--name", "vae", "--overwrite")
+    assert answer.code == 1
+    assert "does not fit VaeSkip96" in answer.err
+    assert len(answer.err.strip().splitlines()) == 1
+    assert store_digests(Path(cohort.store)) == before
+
+
 def test_a_job_that_is_handed_over_scores_too(
     score: Callable[..., Any], cohort: Any, trained: Path, slidestream: Slidestream, scheduler: str
 ) -> None:
