@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.evaluation.truth import Truth
-from jobs.mil.labels import NEGATIVE_NAMES, LabelTable
+from jobs.mil.labels import LabelTable
+from jobs.pbip.classes import negative_class
 from store_schema import names
 from store_schema.errors import InputError
 from store_schema.labels import some
@@ -112,8 +113,7 @@ class _Owned:
     ) -> None:
         self._store, self._grid, self._table = store, grid, table
         self._truth, self._positive_from = truth, positive_from
-        negative = [name.casefold() in NEGATIVE_NAMES for name in table.class_names]
-        self._negative = 1 if negative == [False, True] else 0
+        self._negative = negative_class(table.class_names)
         self._known: dict[str, tuple[Tiles, Tiles] | None] = {}
 
     def label(self, slide_id: str) -> int:

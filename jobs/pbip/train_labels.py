@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from jobs.evaluation.truth import Truth
 from jobs.mil.labels import LabelTable
+from jobs.pbip.classes import negative_class
 from store_schema import names
 from store_schema.errors import InputError
 from store_schema.labels import some
@@ -52,12 +53,12 @@ class SlideLabels:
 
 @dataclass(frozen=True)
 class TruthLabels:
-    """Tiles hold what a truth says of them; a slide without truth that is of the first class holds nothing else.
+    """Tiles hold what a truth says of them; a slide without truth that is labelled negative holds nothing else.
 
     Attributes
     ----------
     truth
-        What is positive: the second class; all else is the first.
+        What is positive; all else is the negative class, see :func:`jobs.pbip.classes.negative_class`.
     table
         Of the slides, of two classes.
     positive_from
@@ -77,15 +78,21 @@ class TruthLabels:
         side = int(attrs[names.GEOMETRY]["tile_level0"])
         positive = self.truth.tiles(record, table, side, self.positive_from)
         if positive is None:
-            return SlideLabels(self.table)(slide, grid) if self.is_first(slide) else None
+            return SlideLabels(self.table)(slide, grid) if self.is_negative(slide) else None
         rest = min(1 - self.positive_from, _WHOLE)
         filled = self.truth.tiles(record, table, side, rest)
         assert filled is not None  # it wasn't a moment ago
-        return np.stack([~filled, positive], 1).astype(np.int8)
+        held = (~filled, positive) if self.negative == 0 else (positive, ~filled)
+        return np.stack(held, 1).astype(np.int8)
 
-    def is_first(self, slide: SlideView) -> bool:
-        """Tell whether a slide is labelled as of the first class alone."""
-        return self.table.labels[self.table.rows[slide.slide_id]] == (0,)
+    @property
+    def negative(self) -> int:
+        """Which class is the negative one."""
+        return negative_class(self.table.class_names)
+
+    def is_negative(self, slide: SlideView) -> bool:
+        """Tell whether a slide is labelled negative."""
+        return self.table.labels[self.table.rows[slide.slide_id]] == (self.negative,)
 
 
 def require_two_classes(class_names: tuple[str, ...]) -> None:

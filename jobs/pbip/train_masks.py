@@ -15,7 +15,6 @@ from jobs.pbip.weak_tiles import StoreWeakTiles
 from models.weak_tiles import UNKNOWN
 
 Masks = npt.NDArray[np.uint8]
-_NEGATIVE, _POSITIVE = 0, 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +52,7 @@ def read_masks(tiles: StoreWeakTiles, labeller: TruthLabels, side_px: int) -> St
     tiles
         Of validation.
     labeller
-        The truth, and which slides need none since they are of the first class.
+        The truth, and which slides need none since they are negative.
     side_px
         Side of the masks [px], of each pixel the class at its centre.
 
@@ -77,12 +76,12 @@ def _of_slide(
     mask = truth.mask(labelled.slide.record)
     shape = (len(labelled.tiles), side_px, side_px)
     if mask is None:
-        nothing = _NEGATIVE if labeller.is_first(labelled.slide) else UNKNOWN
+        nothing = labeller.negative if labeller.is_negative(labelled.slide) else UNKNOWN
         return np.full(shape, nothing, np.uint8), False
     step = tiles.tile_level0(number) / side_px
     centres = (np.arange(side_px) + 0.5) * step
     of_slide = tiles.slide_of == number
     masks = np.empty(shape, np.uint8)
     for row, (x, y) in enumerate(zip(tiles.x[of_slide], tiles.y[of_slide], strict=True)):
-        masks[row] = np.where(mask.at(x + centres, y + centres), _POSITIVE, _NEGATIVE)
+        masks[row] = mask.at(x + centres, y + centres) ^ bool(labeller.negative)
     return masks, True

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from dataflow.picture_parts import OUTLINE, outline_layer
+from jobs.pbip.classes import negative_class
 from jobs.pbip.train_masks import Masks
 from jobs.plots import draw_lines, new_figure, save_png
 from jobs.training.history import column
@@ -58,7 +59,7 @@ def example_tiles(labels: npt.NDArray[np.int8], masks: Masks | None, n: int = 8)
 def save_examples(
     path: Path, title: str, examples: Examples, masks: Masks | None, class_names: Sequence[str]
 ) -> None:
-    """Save tiles, with the outline of the last class where masks are, and the confidence of each class.
+    """Save tiles, with the outline of the positive class where masks are, and the confidence of each class.
 
     Parameters
     ----------
@@ -77,10 +78,9 @@ def save_examples(
     tiles = examples.tiles.repeat(scale, 1).repeat(scale, 2)
     shown = "tile"
     if masks is not None:
-        shown = f"tile, true {class_names[-1]}"
-        tiles = np.stack(
-            [_outlined(*pair, len(class_names) - 1) for pair in zip(tiles, masks, strict=True)]
-        )
+        positive = 1 - negative_class(class_names)  # masks are of two classes
+        shown = f"tile, true {class_names[positive]}"
+        tiles = np.stack([_outlined(*pair, positive) for pair in zip(tiles, masks, strict=True)])
     rows = {shown: tiles}
     for k, name in enumerate(class_names):
         maps = coloured(examples.confidence[:, k], 1.0)

@@ -367,6 +367,12 @@ def test_what_tiles_hold(cohort: Cohort, tmp_path: Path) -> None:
         assert all(each == of_second for each in found[second]), positive_from
         assert all(each == {"benign"} for each in found[rest]), positive_from
     assert held(0.5, "b0") == [{"benign"}] * 16
+    names = CLASSES[::-1]  # of these the second says that nothing was found
+    turned = read_label_table(cohort.folder / "labels.csv", task="multiclass", class_names=names)
+    truth = TruthLabels(open_truth(cohort.folder / "masks"), turned, 0.5)
+    labels = truth(slide, cohort.grid)
+    assert labels is not None
+    np.testing.assert_array_equal(labels, np.stack([x <= TILE_PX, x > TILE_PX], 1))
     (cohort.folder / "masks" / "t1.png").unlink()
     unknown = TruthLabels(open_truth(cohort.folder / "masks"), table, 0.5)
     assert unknown(cohort.open["t1"], cohort.grid) is None
@@ -392,6 +398,12 @@ def test_masks_of_tiles_are_the_truth_at_their_pixels(cohort: Cohort) -> None:
     assert not masks.masks[16:32].any()
     assert (masks.masks[32:] == UNKNOWN).all()
     assert masks.floor(CLASSES) == {"benign": 1 - 0.375 / 2, "tumor": 0.375 / 2}
+    swapped = read_label_table(
+        cohort.folder / "labels.csv", task="multiclass", class_names=CLASSES[::-1]
+    )
+    turned = read_masks(tiles, replace(truth, table=swapped), 8)
+    assert turned is not None
+    np.testing.assert_array_equal(turned.masks[:32], 1 - masks.masks[:32])
     table = cohort.labels("tiles.csv", "slide_id,x,y,label\n")
     assert read_masks(tiles, replace(truth, truth=open_truth(Path(table))), 8) is None
 
