@@ -21,8 +21,8 @@ PREDICTION: Final = "prediction"
 """Key of a score group's ``extra`` that holds what was said of the whole slide."""
 
 MODEL_SPLIT: Final = "model_split"
-"""Key of a score group's ``extra``, where it is known: ``train`` if the model of the scores learned from the slide, ``val``
-if the slide chose its epoch, empty if the model never met it."""
+"""Key of a score group's ``extra``, where it is known: ``train`` if the model of the scores learned from the slide,
+``val`` if the slide chose its epoch, empty if the model never met it."""
 
 SLIDE_ID: Final = "slide_id"
 
