@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from jobs.counted import counted
+from jobs.mil.labels import read_label_table
 from models.metrics import Interval, bootstrap_intervals
 from models.overlap import Overlap
 
@@ -80,6 +82,14 @@ class Bootstrap:
         known = any(self.patients.get(slide_id, slide_id) != slide_id for slide_id in slide_ids)
         units = {self.patients.get(slide_id, slide_id) for slide_id in slide_ids}
         return len(units), _PATIENT if known else "slide"
+
+
+def patients_of(labels: Path | None) -> dict[str, str]:
+    """Return slide id → patient, as far as a table of labels says; see :func:`jobs.mil.labels.read_label_table`."""
+    if labels is None:
+        return {}
+    table = read_label_table(labels)
+    return dict(zip(table.slide_ids, table.patient_ids, strict=True))
 
 
 def overlap_measure(overlaps: Sequence[Overlap]) -> Measure:

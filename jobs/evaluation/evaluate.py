@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from jobs.evaluation.bootstrap import Bootstrap
+from jobs.evaluation.bootstrap import Bootstrap, patients_of
 from jobs.evaluation.ladder import Ladder, LadderSettings, ladder
 from jobs.evaluation.localization import (
     LocalizationSettings,
@@ -26,7 +26,6 @@ from jobs.evaluation.slide_level import (
 )
 from jobs.evaluation.slide_truth import WithoutTruth
 from jobs.evaluation.split_slides import SplitSlides, slides_to_judge
-from jobs.mil.labels import read_label_table
 from jobs.mil.predictions import read_predictions
 from jobs.raster_reader import RasterChoice
 from jobs.run_config import absolute_url
@@ -84,15 +83,8 @@ class EvaluateConfig:
             self.threshold,
             None if mask is None else RasterChoice.parse(f"{mask}/mask", grid=self.grid),
             None if raster is None else RasterChoice.parse(raster, self.class_name, self.grid),
-            Bootstrap(self.resamples, self.seed, self._patients()),
+            Bootstrap(self.resamples, self.seed, patients_of(self.labels)),
         )
-
-    def _patients(self) -> dict[str, str]:
-        """Return slide id → patient, as far as labels say."""
-        if self.labels is None:
-            return {}
-        table = read_label_table(self.labels)
-        return dict(zip(table.slide_ids, table.patient_ids, strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """Return what was asked, JSON-able, without what was left open; paths are absolute, to be traced later."""

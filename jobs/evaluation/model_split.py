@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from store_schema import names
 from store_schema.errors import NotInStoreError
+from store_schema.labels import some
 from store_schema.predictions import MODEL_SPLIT, PREDICTION
 from store_schema.slide_view import SlideView
 
@@ -40,6 +41,19 @@ def split_of(slide: SlideView, grid: str, run: str) -> ModelSplit | None:
     if made_of[names.FINGERPRINT] != source.get("fingerprint"):
         return None
     return split_of(slide, grid, str(source["run"]))
+
+
+def model_notes(splits: Mapping[str, ModelSplit | None]) -> list[str]:
+    """Say, in sentences, which of the judged slides (slide id → :func:`split_of`) the model has met."""
+    lines = []
+    for part, did in (("train", "trained"), ("val", "chose the epoch of")):
+        met = [slide_id for slide_id, split in splits.items() if split == part]
+        if met:
+            whose = "its scores are" if len(met) == 1 else "their scores are"
+            lines.append(
+                f"{len(met)} of the judged slides {did} the model ({some(met)}): {whose} not out of sample"
+            )
+    return lines
 
 
 def _said(attrs: Mapping[str, Any]) -> ModelSplit | None:

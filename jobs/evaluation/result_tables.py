@@ -12,6 +12,7 @@ from jobs.evaluation.bootstrap import RATIOS, interval_text
 from jobs.evaluation.froc import SCORE, Froc
 from jobs.evaluation.ladder_table import ladder_notes, ladder_table
 from jobs.evaluation.localization import Localization
+from jobs.evaluation.model_split import model_notes
 from jobs.evaluation.pixel_level import PixelMetrics
 from jobs.evaluation.results import Evaluation, metric_rows
 from jobs.evaluation.slide_level import SlideEvaluation
@@ -70,7 +71,7 @@ def localization_notes(found: Evaluation) -> list[str]:
             f"{len(choosers)} of the judged slides chose the threshold of the mask, too, so the numbers are better "
             f"than on new slides: {some(choosers)}"
         )
-    lines += _model_notes(judged)
+    lines += model_notes({slide.slide_id: slide.model_split for slide in judged.slides})
     if judged.bootstrap is not None and judged.slides:
         lines += judged.bootstrap.notes(judged.slide_ids)
     every = judged.groups[0] if judged.groups else None
@@ -100,18 +101,6 @@ def localization_notes(found: Evaluation) -> list[str]:
     ):  # fmt: skip
         if ids:
             lines.append(f"{counted(len(ids), one, many)} {what}: {some(ids)}")
-    return lines
-
-
-def _model_notes(judged: Localization) -> list[str]:
-    lines = []
-    for part, did in (("train", "trained"), ("val", "chose the epoch of")):
-        met = [slide.slide_id for slide in judged.slides if slide.model_split == part]
-        if met:
-            whose = "its scores are" if len(met) == 1 else "their scores are"
-            lines.append(
-                f"{len(met)} of the judged slides {did} the model ({some(met)}): {whose} not out of sample"
-            )
     return lines
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from jobs.evaluation.tile_truth import TruthMask
 from jobs.evaluation.truth import Truth
 from jobs.score_reader import SlideScore
-from store_schema.specs import SlideRecord
+from store_schema.specs import SlideRecord, TileTable
 
 _COVERED: Final = 0.5
 """Share of the positive area that tiles should cover; overlapping ones count as often as they cover it."""
@@ -43,14 +43,27 @@ class SlideTruth:
 def truth_of_slide(
     truth: Truth, score: SlideScore, positive_from: float, without_truth: WithoutTruth = "skip"
 ) -> SlideTruth | None:
+    """Return what is true of a slide with scores; see :func:`truth_of_tiles`."""
+    of_tiles = score.slide.record, score.table, score.tile_level0
+    return truth_of_tiles(truth, *of_tiles, positive_from, without_truth)
+
+
+def truth_of_tiles(
+    truth: Truth,
+    record: SlideRecord,
+    table: TileTable,
+    tile_level0: int,
+    positive_from: float,
+    without_truth: WithoutTruth = "skip",
+) -> SlideTruth | None:
     """Return what is true of a slide, None where nothing is known.
 
     Parameters
     ----------
     truth
         What is known of all slides.
-    score
-        The slide, and its tiles.
+    record, table, tile_level0
+        The slide, its tiles, and the side of the square that each covers [px, level 0].
     positive_from
         A tile is positive if more of its area than this is.
     without_truth
@@ -61,14 +74,12 @@ def truth_of_slide(
     InputError
         The truth of this slide can't be read, or doesn't fit it.
     """
-    record, table = score.slide.record, score.table
     mask = truth.mask(record)
     if mask is not None:  # read once, for tiles too
-        fraction = mask.fraction(table.x, table.y, score.tile_level0)
-        return SlideTruth(
-            fraction > positive_from, mask, (*mask.notes, *_off_tissue(mask, fraction, score))
-        )
-    of_tiles = truth.tiles(record, table, score.tile_level0, positive_from)
+        fraction = mask.fraction(table.x, table.y, tile_level0)
+        notes = (*mask.notes, *_off_tissue(mask, fraction, tile_level0))
+        return SlideTruth(fraction > positive_from, mask, notes)
+    of_tiles = truth.tiles(record, table, tile_level0, positive_from)
     if of_tiles is not None:
         return SlideTruth(of_tiles, None)
     if without_truth == "negative":
@@ -77,13 +88,13 @@ def truth_of_slide(
 
 
 def _off_tissue(
-    mask: TruthMask, fraction: npt.NDArray[np.float64], score: SlideScore
+    mask: TruthMask, fraction: npt.NDArray[np.float64], tile_level0: int
 ) -> tuple[str, ...]:
     """Tell of a truth that lies beside the tiles: no size gives a shifted mask away, but this does."""
     area = np.count_nonzero(mask.mask) * mask.px_level0[0] * mask.px_level0[1]
     if not area:
         return ()
-    covered = min(1.0, float(fraction.sum()) * score.tile_level0**2 / area)
+    covered = min(1.0, float(fraction.sum()) * tile_level0**2 / area)
     if covered >= _COVERED:
         return ()
     return (

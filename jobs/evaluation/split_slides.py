@@ -9,7 +9,9 @@ from typing import Literal
 
 from jobs.evaluation.slide_level import SplitChoice
 from jobs.mil.splits import read_parts
-from jobs.score_reader import ScoreChoice, scored_slides
+from jobs.run_places import slides_with
+from jobs.score_reader import ScoreChoice
+from store_schema import names
 from store_schema.errors import InputError
 from store_schema.slide_view import SlideView
 from store_schema.store import Store
@@ -42,28 +44,44 @@ def slides_to_judge(
     split: SplitChoice,
     fit_split: Literal["val", "train"],
 ) -> SplitSlides:
-    """Choose slides.
+    """Choose slides that have a score; see :func:`slides_of_split`."""
+    return slides_of_split(
+        store, names.SCORES, choice.run, choice.grid, slide_ids, splits, split, fit_split
+    )
+
+
+def slides_of_split(
+    store: Store,
+    kind: str,
+    run: str,
+    grid: str | None,
+    slide_ids: Sequence[str],
+    splits: Path | None,
+    split: SplitChoice,
+    fit_split: Literal["val", "train"] = "val",
+) -> SplitSlides:
+    """Choose slides that have a run.
 
     Parameters
     ----------
-    store, choice
-        Where, and by which score.
+    store, kind, run, grid
+        Where, and which run; see :func:`jobs.run_places.slides_with`.
     slide_ids
         Judge only these; empty takes all.
     splits
-        Table of splits; None judges all slides that have the score.
+        Table of splits; None judges all slides that have the run.
     split, fit_split
         Which of its parts are judged, and choose.
 
     Raises
     ------
     NotInStoreError
-        A named slide isn't in the store, or no slide has the score.
+        A named slide isn't in the store, or no slide has the run.
     InputError
-        The splits can't be read, or none of their slides has the score.
+        The splits can't be read, or none of their slides has the run.
     """
     if splits is None:
-        return SplitSlides(tuple(scored_slides(store, choice, slide_ids)))
+        return SplitSlides(tuple(slides_with(store, kind, run, grid, slide_ids)))
     parts = read_parts(splits).parts()
     wanted = [i for part, ids in parts.items() if split in ("all", part) for i in ids]
     if slide_ids:
@@ -73,14 +91,14 @@ def slides_to_judge(
                 f"slide {unknown[0]} isn't among the {split} slides of {splits}: name others, or another --split"
             )
         wanted = list(slide_ids)
-    scored = {slide.slide_id: slide for slide in scored_slides(store, choice, ())}
-    judged = tuple(scored[slide_id] for slide_id in wanted if slide_id in scored)
+    having = {slide.slide_id: slide for slide in slides_with(store, kind, run, grid)}
+    judged = tuple(having[slide_id] for slide_id in wanted if slide_id in having)
     if not judged:
         raise InputError(
-            f"none of the {len(wanted)} {split} slides of {splits} has scores {choice.run}: check --splits and --split"
+            f"none of the {len(wanted)} {split} slides of {splits} has {kind} {run}: check --splits and --split"
         )
     return SplitSlides(
         judged,
-        tuple(scored[slide_id] for slide_id in parts[fit_split] if slide_id in scored),
-        tuple(sorted(set(wanted) - set(scored))),
+        tuple(having[slide_id] for slide_id in parts[fit_split] if slide_id in having),
+        tuple(sorted(set(wanted) - set(having))),
     )
