@@ -33,9 +33,14 @@ def show(*things: RenderableType) -> None:
         for thing in things:
             console.print(thing)
         return
-    plain = Console(highlight=False, width=_NO_TERMINAL_WIDTH)
+    click.echo(text_of(*things), nl=False)
+
+
+def text_of(*things: RenderableType) -> str:
+    """Return tables and lines of rich markup as plain text; text that is not ours must be escaped."""
+    plain = Console(highlight=False, width=_NO_TERMINAL_WIDTH, color_system=None)
     with plain.capture() as captured:
         for thing in things:
             plain.print(thing)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip())  # rich pads to the full width
+    # rich pads to the full width
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())

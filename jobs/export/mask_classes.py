@@ -15,6 +15,11 @@ _PALETTE: Final = (
 )  # fmt: skip
 
 
+def class_colour(number: int) -> tuple[int, int, int]:
+    """Return the colour of a class by its position, of masks whose values are 1 + class."""
+    return _PALETTE[(number + 1) % len(_PALETTE)]
+
+
 def mask_classes(attrs: Mapping[str, Any], class_name: str) -> Callable[[int], PathClass | None]:
     """Return what the values of a mask are called.
 

@@ -20,5 +20,9 @@ pbip = LazyGroup(
             "jobs.pbip.segment_command:segment",
             "Segment slides: confidence, masks, and files of them.",
         ),
+        "evaluate": (
+            "jobs.pbip.evaluate_command:evaluate",
+            "Judge masks of a segmentation by what is true of pixels and tiles.",
+        ),
     },
 )

@@ -142,7 +142,7 @@ def segment(config: SegmentConfig, *, quiet: bool) -> dict[str, Any]:
     store = open_store(url, mode="r+")
     slides = slides_to_segment(store, config.grid, config.slides, config.files)
     factory = config.networks.factory()
-    background = _background(factory.class_names, config.background)
+    background = background_class(factory.class_names, config.background)
     allowed = None if config.gate is None else _gate(Path(config.gate), factory.class_names)
     stream = _stream_config(config, store, slides)
     metrics, seconds = stream_slides(stream, quiet=quiet)
@@ -300,7 +300,14 @@ def _gate(labels: Path, class_names: tuple[str, ...]) -> dict[str, int]:
     }
 
 
-def _background(class_names: tuple[str, ...], wanted: str | None) -> int:
+def background_class(class_names: tuple[str, ...], wanted: str | None) -> int:
+    """Return the position of the class that regions grow into: the named one, else benign, normal …, else the first.
+
+    Raises
+    ------
+    InputError
+        There is no such class.
+    """
     if wanted is not None:
         if wanted not in class_names:
             raise InputError(

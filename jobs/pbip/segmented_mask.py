@@ -1,0 +1,91 @@
+"""A slide's stored segmentation, as it is judged: which classes its mask has, and what it has been told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.evaluation.model_split import ModelSplit, split_of
+from jobs.raster_reader import RasterChoice, SlideRaster, read_raster
+from store_schema import names
+from store_schema.errors import InputError, NotInStoreError
+from store_schema.slide_view import SlideView
+
+_NOTHING: Final = "nothing"
+_GATE: Final = "gate-by-label"
+_SOURCE: Final = "source"
+
+
+@dataclass(frozen=True)
+class SegmentedMask:
+    """``masks/<name>/mask`` of a slide.
+
+    Attributes
+    ----------
+    raster
+        The mask: 0 where there is nothing, else 1 + class.
+    class_names
+        In their order.
+    gated
+        Whether classes that the slide's label doesn't name were taken out of it.
+    """
+
+    raster: SlideRaster
+    class_names: tuple[str, ...]
+    gated: bool
+
+    def read(self) -> npt.NDArray[np.uint8]:
+        """Return uint8 (y, x): a class's index, the number of classes where nothing was said."""
+        values, _ = self.raster.read()
+        nothing = np.uint8(len(self.class_names))
+        said: npt.NDArray[np.uint8] = np.where(values == 0, nothing, values - np.uint8(1))
+        return said
+
+    def model_split(self) -> ModelSplit | None:
+        """Return which part of its networks' training the slide was in; None where nothing says so."""
+        slide, grid = self.raster.slide, self.raster.grid
+        run = _scores_of(slide, grid, self.raster.group_attrs)
+        return None if run is None else split_of(slide, grid, run)
+
+
+def segmented_mask(slide: SlideView, name: str, grid: str | None) -> SegmentedMask:
+    """Open the mask of a segmentation.
+
+    Raises
+    ------
+    NotInStoreError, IncompleteError
+        The slide has none of that name, or not a whole one.
+    InputError
+        It is another kind of mask.
+    """
+    raster = read_raster(slide, RasterChoice(name, names.MASK, grid=grid))
+    meanings = raster.attrs.get("flag_meanings", "")
+    nothing, *classes = meanings.split() if isinstance(meanings, str) and meanings else [""]
+    if nothing != _NOTHING or len(classes) < 2:
+        raise InputError(
+            f"{names.MASKS}/{name} of slide {slide.slide_id} is no mask of classes: name one of `slidestream pbip "
+            "segment`"
+        )
+    steps = raster.group_attrs[names.PROVENANCE].get("steps", [])
+    return SegmentedMask(raster, tuple(classes), any(step.get("step") == _GATE for step in steps))
+
+
+def _scores_of(slide: SlideView, grid: str, attrs: Mapping[str, Any]) -> str | None:
+    """Follow what a mask was made of to its scores; None where that ends before."""
+    seen = set[str]()
+    while True:
+        kind, _, rest = str(attrs.get(names.EXTRA, {}).get(_SOURCE, "")).partition("/")
+        run = rest.partition("/")[0]
+        if kind == names.SCORES:
+            return run if run in slide.runs(grid, names.SCORES) else None
+        if kind != names.MASKS or run in seen:
+            return None
+        seen.add(run)
+        try:
+            attrs = slide.run_attrs(grid, names.MASKS, run)
+        except NotInStoreError:
+            return None
