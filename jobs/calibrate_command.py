@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 from click.core import ParameterSource
 
-from jobs.option_types import FiniteRange
+from jobs.option_types import FiniteFloat
 from jobs.options import (
     config_option,
     json_option,
@@ -75,7 +75,7 @@ _threshold = stack(
         show_default=True,
         help="What the threshold is chosen by.",
     ),
-    click.option("--threshold", type=FiniteRange(), help="A given threshold on z-scores."),
+    click.option("--threshold", type=FiniteFloat(), help="A given threshold on z-scores."),
     click.option(
         "--per-slide-oracle",
         is_flag=True,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from jobs.option_types import SEED_RANGE, FiniteRange
+from jobs.option_types import SEED_RANGE, FiniteFloat
 from jobs.options import (
     config_option,
     json_option,
@@ -53,7 +53,7 @@ _truth = stack(
 _decision = stack(
     click.option(
         "--threshold",
-        type=FiniteRange(),
+        type=FiniteFloat(),
         help="With --truth: tiles and pixels that score more are flagged. Without: slides of at least this probability "
         "are positive, instead of the decisions as they were made.",
     ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.option_types import FiniteRange
+from jobs.option_types import FiniteFloat
 from jobs.options import config_option, json_option, stack, store_option, verbose_option
 from store_schema.names import MASK
 
@@ -63,7 +63,7 @@ def export() -> None:
 @_mask
 @click.option(
     "--threshold",
-    type=FiniteRange(),
+    type=FiniteFloat(),
     help="Classify tiles by their score: positive above it. A --mask classifies them, too.",
 )
 @click.option(

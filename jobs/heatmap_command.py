@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from jobs.option_types import FiniteRange
+from jobs.option_types import FiniteFloat, FiniteRange
 from jobs.options import config_option, json_option, stack, store_option, verbose_option
 from store_schema.names import MASK
 
@@ -49,7 +49,7 @@ source_options = stack(
 )
 @click.option(
     "--limits",
-    type=FiniteRange(),
+    type=FiniteFloat(),
     nargs=2,
     metavar="LOW HIGH",
     help="Ends of the colour bar, the same on all slides.  [default: the score's range, or the slide's]",

@@ -13,8 +13,8 @@ SEED_RANGE: Final = click.IntRange(0, 2**31 - 1)
 _LEAST_MEMORY: Final = 2**28  # a worker that has loaded torch needs about as much
 
 
-class FiniteRange(click.FloatRange):
-    """A float within bounds; unlike ``click.FloatRange`` it takes neither NaN nor infinity."""
+class FiniteFloat(click.types.FloatParamType):
+    """A float; unlike ``click.FLOAT`` it is neither NaN nor infinite."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -24,6 +24,16 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is no number that can be worked with.", param, ctx)
         return number
+
+
+class FiniteRange(click.FloatRange):
+    """A float within bounds; unlike ``click.FloatRange`` it takes neither NaN nor infinity."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or fail."""
+        return FiniteFloat().convert(super().convert(value, param, ctx), param, ctx)
 
 
 class MemoryLimit(click.ParamType[str]):

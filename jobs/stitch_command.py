@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dataflow.physical_size import MPP_RANGE
-from jobs.option_types import FiniteRange
+from jobs.option_types import FiniteFloat, FiniteRange
 from jobs.options import config_option, json_option, stack, store_option, verbose_option
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _options = stack(
     ),
     click.option(
         "--vote-from",
-        type=FiniteRange(),
+        type=FiniteFloat(),
         default=0.5,
         show_default=True,
         help="With --mode vote: a tile of one number votes for 1 from here on.",
