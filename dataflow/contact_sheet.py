@@ -45,7 +45,7 @@ class Cell:
     caption
         A few words: numbers.
     view
-        RGB, :data:`VIEW_PX` at its longer side.
+        RGB, :data:`VIEW_PX` at its longer side; or that wide, and higher.
     beyond
         Whether it has values below and above the ends of the colour bar.
     """
@@ -107,7 +107,9 @@ def sheet_cell(
     return Cell(title, caption, view, scale.beyond)
 
 
-def contact_pages(head: SheetHead, cells: Sequence[Cell]) -> Iterator[Image.Image]:
+def contact_pages(
+    head: SheetHead, cells: Sequence[Cell], unit: str = "slide"
+) -> Iterator[Image.Image]:
     """Lay cells out on pages of up to :data:`PAGE_CELLS`, in the given order.
 
     Parameters
@@ -116,6 +118,8 @@ def contact_pages(head: SheetHead, cells: Sequence[Cell]) -> Iterator[Image.Imag
         What stands above them, on each page.
     cells
         At least one.
+    unit
+        What each of them shows.
 
     Yields
     ------
@@ -125,7 +129,7 @@ def contact_pages(head: SheetHead, cells: Sequence[Cell]) -> Iterator[Image.Imag
     n_pages = math.ceil(len(cells) / PAGE_CELLS)
     for page in range(n_pages):
         shown = cells[page * PAGE_CELLS : (page + 1) * PAGE_CELLS]
-        count = f"{len(cells)} slide{'s' * (len(cells) != 1)}"
+        count = f"{len(cells)} {unit}{'s' * (len(cells) != 1)}"
         yield _page(
             head, shown, count if n_pages == 1 else f"{count}, page {page + 1} of {n_pages}"
         )

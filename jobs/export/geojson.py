@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,8 @@ from dataflow.mask_polygons import Region, mask_regions
 from jobs.counted import counted
 from jobs.export.each_slide import Exported, export_slides
 from jobs.export.mask_classes import NEGATIVE, POSITIVE, mask_classes
-from jobs.export.qupath import PathClass, region_feature, tile_feature
+from jobs.export.qupath import PathClass, region_feature, tile_feature, write_features
 from jobs.export.tile_columns import TileColumns, read_tile_columns
-from jobs.export.whole_file import whole_file
 from jobs.mask_tiles import mask_of_tiles, tile_points
 from jobs.raster_reader import RasterChoice, SlideRaster, read_raster
 from jobs.run_places import slides_with
@@ -104,15 +102,9 @@ def _export(slide: SlideView, settings: GeoJsonSettings) -> Exported:
     n_tiles = 0 if tiles is None else len(tiles.table)
     regions = [] if mask is None else _regions(mask)
     path = settings.out / f"{slide.slide_id}.geojson"
-    with (
-        whole_file(path, overwrite=settings.overwrite) as part,
-        part.open("w", encoding="utf-8", newline="\n") as file,
-    ):
-        file.write('{"type": "FeatureCollection", "features": [\n')
-        # regions first: QuPath draws what comes later above
-        for i, feature in enumerate(_features(tiles, mask, regions, settings)):
-            file.write(",\n" * bool(i) + json.dumps(feature, allow_nan=False, ensure_ascii=False))
-        file.write("\n]}\n")
+    # regions first: QuPath draws what comes later above
+    features = _features(tiles, mask, regions, settings)
+    write_features(path, features, overwrite=settings.overwrite)
     said = [counted(len(regions), "region")] * (mask is not None)
     said += [counted(n_tiles, "tile")] * (tiles is not None)
     return Exported(slide.slide_id, (path,), ", ".join(said))

@@ -9,13 +9,17 @@ coordinates are pixels of the full resolution, two decimals in what QuPath write
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import shapely
+
+from jobs.export.whole_file import whole_file
 
 Colour = Sequence[int]
 
@@ -38,6 +42,24 @@ class PathClass:
     def to_json(self) -> dict[str, Any]:
         """Return it as a feature holds it."""
         return {"name": self.name, "color": list(self.colour)}
+
+
+def write_features(path: Path, features: Iterable[Mapping[str, Any]], *, overwrite: bool) -> None:
+    """Write features as one GeoJSON file.
+
+    Raises
+    ------
+    InputError
+        The file is there already, or can't be written.
+    """
+    with (
+        whole_file(path, overwrite=overwrite) as part,
+        part.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        file.write('{"type": "FeatureCollection", "features": [\n')
+        for i, feature in enumerate(features):
+            file.write(",\n" * bool(i) + json.dumps(feature, allow_nan=False, ensure_ascii=False))
+        file.write("\n]}\n")
 
 
 def region_feature(

@@ -24,5 +24,9 @@ pbip = LazyGroup(
             "jobs.pbip.evaluate_command:evaluate",
             "Judge masks of a segmentation by what is true of pixels and tiles.",
         ),
+        "uncertain": (
+            "jobs.pbip.uncertain_command:uncertain",
+            "List the tiles that a segmentation is least sure of, to annotate them.",
+        ),
     },
 )
