@@ -8,10 +8,9 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from models.confusion import METRICS, Confusion
 from models.metrics import roc_auc
-from models.overlap import Overlap
 from models.training_warnings import LASTING_EPOCHS, RISEN_LOSS, START_EPOCHS
-from models.weak_tiles import UNKNOWN
 
 History: TypeAlias = Sequence[Mapping[str, float]]
 
@@ -30,15 +29,12 @@ class PixelOverlaps:
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self._names = class_names
-        self._counts = [Overlap(0, 0, 0, 0) for _ in class_names]
+        n = len(class_names)
+        self._counts = Confusion(np.zeros((n, n + 1), np.int64))
 
     def add(self, predicted: npt.NDArray[np.integer], truth: npt.NDArray[np.uint8]) -> None:
         """Take in classes by index, of one shape; where the truth isn't known nothing counts."""
-        known = truth != UNKNOWN
-        for index, count in enumerate(self._counts):
-            self._counts[index] = count + Overlap.of(
-                predicted[known] == index, truth[known] == index
-            )
+        self._counts += Confusion.of(truth, predicted.astype(np.uint8), len(self._names))
 
     def values(self) -> dict[str, float]:
         """Return ``val_iou``, ``val_dice``, ``val_precision``, ``val_recall``, means over the classes that are there.
@@ -46,18 +42,11 @@ class PixelOverlaps:
         And ``val_iou_<class>`` of these. What is undefined, as the precision of a class that nothing was taken for,
         is 0; where no pixel is known there is nothing.
         """
-        present = {
-            name: count
-            for name, count in zip(self._names, self._counts, strict=True)
-            if count.tp + count.fn
-        }
-        if not present:
-            return {}
-        scores = {
-            f"val_{score}": float(np.mean([getattr(c, score) or 0.0 for c in present.values()]))
-            for score in ("iou", "dice", "precision", "recall")
-        }
-        return scores | {f"val_iou_{name}": count.iou or 0.0 for name, count in present.items()}
+        found = self._counts
+        means = {f"val_{metric}": found.macro(metric) for metric in METRICS}
+        scores = {name: value for name, value in means.items() if value is not None}
+        of_classes = {self._names[k]: found.overlaps[k].iou or 0.0 for k in found.present}
+        return scores | {f"val_iou_{name}": iou for name, iou in of_classes.items()}
 
 
 def tile_scores(

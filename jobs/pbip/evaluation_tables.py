@@ -152,6 +152,13 @@ def _slides(found: PbipEvaluation) -> Table:
 def _notes(found: PbipEvaluation) -> list[str]:
     warning = warning_of(found)
     notes = [warning] if warning else []
+    if found.published:
+        tiles = [tile for slide in found.slides for tile in slide.of_tiles]
+        sure = sum(len(tile.present) == 1 for tile in tiles)
+        notes.append(
+            f"{sure:,} of {counted(len(tiles), 'tile')} hold one class by the truth: of these nothing can be wrong, "
+            "but where the map of that class is 0"
+        )
     notes += model_notes({slide.slide_id: slide.model_split for slide in found.slides})
     notes += found.bootstrap.notes(found.slide_ids)
     notes.append(

@@ -18,6 +18,7 @@ from dataflow.tile_reader import TileReader
 from jobs.evaluation.pictures import Picture
 from jobs.evaluation.result_tables import shown
 from jobs.export.mask_classes import class_colour
+from jobs.heat_regions import MASK_COLOUR
 from jobs.pbip.class_truth import GridTiles, SlideClasses
 from jobs.pbip.evaluation import PbipEvaluation
 from jobs.pbip.judged_slide import Classes, JudgedSlide
@@ -188,7 +189,7 @@ def sample_views(sample: Sample, background: int, n_classes: int) -> list[Image.
     views = [sample.pixels]
     for classes in (sample.truth, sample.predicted):
         colours = np.full((256, 3), _UNKNOWN, np.float64)
-        colours[:n_classes] = [class_colour(k) for k in range(n_classes)]
+        colours[:n_classes] = [_colour(k, n_classes) for k in range(n_classes)]
         tint = np.where(classes == background, 0.0, _TINT)[..., None]
         mixed = (1 - tint) * sample.pixels + tint * colours[classes]
         views.append(np.rint(mixed).astype(np.uint8))
@@ -218,9 +219,14 @@ def _panel(
         um_per_px = sample.um_per_px * len(sample.pixels) / _VIEW_PX
         x = draw_scale_bar(draw, small, x, y, _VIEW_PX, um_per_px) + 30
     n = len(found.class_names)
-    legend = [(class_colour(k), found.class_names[k]) for k in range(n) if k != found.background]
-    for colour, name in [*legend, (_UNKNOWN, "not known")]:
+    legend = [(_colour(k, n), found.class_names[k]) for k in range(n) if k != found.background]
+    for colour, name in [*legend, (_UNKNOWN, "nothing known or said")]:
         draw.rectangle((x, y + 2, x + 13, y + 15), fill=colour)
         draw.text((x + 20, y), name, INK, small)
         x += 44 + int(draw.textlength(name, small))
     return canvas
+
+
+def _colour(k: int, n_classes: int) -> tuple[int, int, int]:
+    """Return the colour of a class: of two, that of the regions of heatmaps."""
+    return MASK_COLOUR if n_classes == 2 else class_colour(k)
