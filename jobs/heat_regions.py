@@ -14,6 +14,7 @@ from dataflow.picture_parts import INK
 from jobs.evaluation.tile_truth import TruthMask
 from jobs.evaluation.truth import Truth
 from jobs.heat_sources import HeatSource
+from jobs.mask_region import region_of
 from jobs.mask_tiles import mask_of_tiles
 from jobs.raster_reader import RasterChoice, SlideRaster, read_raster
 from jobs.run_places import grid_with
@@ -86,6 +87,7 @@ def find_regions(
             raster = read_raster(slide, mask)
             if source.score is not None:
                 check_same_scores(raster, slide, source.grid, source.score.run)
+            raster = region_of(raster, source.class_name)
             flagged = mask_of_tiles(raster, source.grid, table, tile_level0) > 0
             outline, text = _mask(raster, view_px)
             outlines.append(outline)
@@ -135,10 +137,11 @@ def _outline(
 
 def _mask(raster: SlideRaster, view_px: int) -> tuple[Outline, str]:
     """Return the outline of a mask, and how much it covers; regions are counted as they are drawn, 8-connected."""
-    outline = _outline(raster, view_px, MASK_COLOUR, f"mask {raster.name}")
+    name = f"mask {raster.name}" + (f" for {raster.class_name}" if raster.class_name else "")
+    outline = _outline(raster, view_px, MASK_COLOUR, name)
     outline = replace(outline, cased=True)
     _, n_regions = ndimage.label(outline.mask, structure=_EIGHT)
-    text = f"mask {raster.name}:  {n_regions:,} region{'s' * (n_regions != 1)}"
+    text = f"{name}:  {n_regions:,} region{'s' * (n_regions != 1)}"
     mpp = raster.slide.record.mpp
     if mpp is not None:
         n_px = sum(int(np.count_nonzero(band)) for band in raster.bands())

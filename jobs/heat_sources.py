@@ -40,6 +40,8 @@ class HeatSource:
         The same in a few words; may be empty.
     score
         The scores of the tiles, None of a raster.
+    class_name
+        Whose numbers they are, None where they are of no class.
     """
 
     slide: SlideView
@@ -50,6 +52,7 @@ class HeatSource:
     predicted: str | None = None
     caption: str = ""
     score: SlideScore | None = None
+    class_name: str | None = None
 
 
 def slides_to_draw(store: Store, choice: HeatChoice, slide_ids: Sequence[str]) -> list[SlideView]:
@@ -101,6 +104,7 @@ def _of_tiles(score: SlideScore) -> HeatSource:
         _predicted(score.prediction),
         _likeliest(score.prediction),
         score,
+        score.class_name,
     )
 
 
@@ -121,7 +125,7 @@ def _of_raster(raster: SlideRaster, view_px: int) -> HeatSource:
     numbers = f"{name}:  {width:,} by {height:,} px of {px:.3g} {unit}{_quantiles(floats)}"
     if px_level0 != raster.px_level0:
         numbers += "  (of the means that are drawn)"
-    return HeatSource(raster.slide, raster.grid, name, layer, numbers)
+    return HeatSource(raster.slide, raster.grid, name, layer, numbers, class_name=raster.class_name)
 
 
 def _name(run: str, array: str, class_name: str | None) -> str:

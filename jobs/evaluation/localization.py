@@ -35,6 +35,7 @@ from jobs.evaluation.tile_level import (
     tile_metrics,
 )
 from jobs.evaluation.truth import Truth, open_truth
+from jobs.mask_region import region_of
 from jobs.mask_tiles import mask_of_tiles
 from jobs.raster_reader import RasterChoice, SlideRaster, read_raster
 from jobs.same_scores import check_same_scores
@@ -273,7 +274,9 @@ def _judge(slide: SlideView, truth: Truth, settings: LocalizationSettings) -> _J
     if read is None:
         return None
     score, known = read
-    mask = None if settings.mask is None else _raster(score, settings.mask)
+    mask = None
+    if settings.mask is not None:
+        mask = region_of(_raster(score, settings.mask), score.class_name)
     flagged = _flagged(score, mask, settings.threshold)
     metrics = tile_metrics(score.values, known.tiles, flagged)
     notes = known.notes
@@ -300,6 +303,11 @@ def _judge(slide: SlideView, truth: Truth, settings: LocalizationSettings) -> _J
         notes = (*notes, "its pixels and lesions aren't judged: only its tiles are known")
     elif settings.raster is not None and known.mask is not None:
         raster = _raster(score, settings.raster)
+        if raster.values.dtype.kind != "f":
+            raise InputError(
+                f"{names.MASKS}/{raster.name}/{raster.array} is a mask, which scores nothing: name it with "
+                "--mask, and a stitched map with --raster"
+            )
         pixels = count_pixels(raster, known.mask, threshold=settings.threshold, mask=mask)
     result = SlideResult(
         slide.slide_id,

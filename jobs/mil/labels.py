@@ -202,3 +202,11 @@ def _check_counts(
         raise InputError(
             f"labels {path} give {len(none)} slides no label ({some(none)}): label them or remove the lines"
         )
+
+
+def negative_class(class_names: Sequence[str]) -> int:
+    """Return which of two classes is what a truth calls negative.
+
+    The first, unless only the second one's name says "nothing found": normal, benign …
+    """
+    return 1 if [name.casefold() in NEGATIVE_NAMES for name in class_names] == [False, True] else 0

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.evaluation.truth import Truth
-from jobs.mil.labels import LabelTable
-from jobs.pbip.classes import negative_class
+from jobs.mil.labels import LabelTable, negative_class
 from store_schema import names
 from store_schema.errors import InputError
 from store_schema.labels import some

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.mil.labels import NEGATIVE_NAMES, LabelTable, read_label_table
+from jobs.mil.labels import LabelTable, read_label_table
 from store_schema.errors import InputError
 
 
@@ -44,11 +44,3 @@ def read_classes(labels: Path, class_order: Sequence[str] = ()) -> tuple[LabelTa
         said = ", ".join(f"{number} is {name}" for number, name in numbers.items())
         return replace(numbered, class_names=order), f"label {said}"
     return read_label_table(labels, task="multiclass", class_names=order), ""
-
-
-def negative_class(class_names: Sequence[str]) -> int:
-    """Return which of two classes is what a truth calls negative.
-
-    The first, unless only the second one's name says "nothing found": normal, benign …
-    """
-    return 1 if [name.casefold() in NEGATIVE_NAMES for name in class_names] == [False, True] else 0

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.evaluation.model_split import ModelSplit, split_of
+from jobs.mask_region import mask_class_names
 from jobs.raster_reader import RasterChoice, SlideRaster, read_raster
 from store_schema import names
 from store_schema.errors import InputError, NotInStoreError
 from store_schema.slide_view import SlideView
 
-_NOTHING: Final = "nothing"
 _GATE: Final = "gate-by-label"
 _SOURCE: Final = "source"
 
@@ -63,15 +63,14 @@ def segmented_mask(slide: SlideView, name: str, grid: str | None) -> SegmentedMa
         It is another kind of mask.
     """
     raster = read_raster(slide, RasterChoice(name, names.MASK, grid=grid))
-    meanings = raster.attrs.get("flag_meanings", "")
-    nothing, *classes = meanings.split() if isinstance(meanings, str) and meanings else [""]
-    if nothing != _NOTHING or len(classes) < 2:
+    classes = mask_class_names(raster)
+    if not classes:
         raise InputError(
             f"{names.MASKS}/{name} of slide {slide.slide_id} is no mask of classes: name one of `slidestream pbip "
             "segment`"
         )
     steps = raster.group_attrs[names.PROVENANCE].get("steps", [])
-    return SegmentedMask(raster, tuple(classes), any(step.get("step") == _GATE for step in steps))
+    return SegmentedMask(raster, classes, any(step.get("step") == _GATE for step in steps))
 
 
 def _scores_of(slide: SlideView, grid: str, attrs: Mapping[str, Any]) -> str | None:

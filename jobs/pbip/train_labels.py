@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.evaluation.truth import Truth
-from jobs.mil.labels import LabelTable
-from jobs.pbip.classes import negative_class
+from jobs.mil.labels import LabelTable, negative_class
 from store_schema import names
 from store_schema.errors import InputError
 from store_schema.labels import some
@@ -58,7 +57,7 @@ class TruthLabels:
     Attributes
     ----------
     truth
-        What is positive; all else is the negative class, see :func:`jobs.pbip.classes.negative_class`.
+        What is positive; all else is the negative class, see :func:`jobs.mil.labels.negative_class`.
     table
         Of the slides, of two classes.
     positive_from

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from dataflow.picture_parts import OUTLINE, outline_layer
-from jobs.pbip.classes import negative_class
+from jobs.mil.labels import negative_class
 from jobs.pbip.train_masks import Masks
 from jobs.plots import draw_lines, new_figure, save_png
 from jobs.training.history import column

@@ -18,8 +18,9 @@ from sklearn.metrics import roc_auc_score
 from jobs.evaluation.truth import open_truth
 from jobs.heat_regions import find_regions
 from jobs.heat_sources import heat_source
+from jobs.mask_region import region_of
 from jobs.mask_tiles import mask_of_tiles
-from jobs.raster_reader import RasterChoice, read_raster
+from jobs.raster_reader import RasterChoice, SlideRaster, read_raster
 from jobs.score_reader import ScoreChoice
 from store_schema.errors import InputError, NotInStoreError
 from store_schema.specs import (
@@ -142,6 +143,31 @@ def test_masks_of_tiles(cohort: Store) -> None:
     found = mask_of_tiles(read_raster(slide, RasterChoice("fine")), SPEC.name, table, TILE)
     expected = np.where((table.row == 0) & np.isin(table.col, (1, 2)), 7, 0)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_mask_of_classes_means_the_region_of_one(cohort: Store) -> None:
+    slide = cohort["a"]
+
+    def masked(name: str, meanings: str) -> SlideRaster:
+        classes = np.array([[0, 1, 2, 3]], np.uint8)
+        attrs = {"flag_values": [0, 1, 2, 3], "flag_meanings": meanings}
+        spec = RasterSpec(("y", "x"), classes.shape, "uint8", 10.0, attrs=attrs)
+        slide.write_raster(SPEC.name, name, {"mask": (spec, classes)}, {"made": "up"})
+        return read_raster(slide, RasterChoice(name))
+
+    two = masked("two", "nothing tumor benign")
+    found = region_of(two, None)
+    assert found.values.values.tolist() == [[0, 1, 0, 0]]
+    assert found.class_name == "tumor"
+    assert region_of(two, "benign").values.values.tolist() == [[0, 0, 1, 0]]
+    three = masked("three", "nothing benign tumor necrosis")
+    assert region_of(three, "necrosis").values.values.tolist() == [[0, 0, 0, 1]]
+    with pytest.raises(InputError, match="classes benign, tumor, necrosis: name one with --class"):
+        region_of(three, None)
+    plain = read_raster(slide, CAL)
+    assert region_of(plain, "tumor") is plain
+    source = heat_source(slide, RUN, 100)
+    assert "mask two for tumor" in find_regions(source, RasterChoice("two"), None, 100).line
 
 
 def test_overlapping_tiles_as_an_image(

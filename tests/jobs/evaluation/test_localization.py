@@ -114,6 +114,14 @@ def test_a_mask_of_the_store_decides(cohort: Any) -> None:
     assert [row["status"] for row in slide_rows(missing)] == ["failed", "failed", "no truth"]
 
 
+def test_a_mask_scores_no_pixels(cohort: Any) -> None:
+    cohort.add_raster("a", "m", cohort.truth["a"].astype(np.uint8), 64.0, "mask")
+    found = judge(cohort, raster=RasterChoice("m"))
+    assert (
+        "masks/m/mask is a mask, which scores nothing: name it with --mask" in found.problems["a"]
+    )
+
+
 def stitched(cohort: Any, slide_id: str, times: int) -> np.ndarray:
     """Return the attention of a slide with ``times`` pixels a tile, NaN where a tile is left out."""
     n = cohort.n_side
