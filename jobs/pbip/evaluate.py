@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from jobs.pbip.evaluation import PbipEvaluation, judge_slides
 from jobs.pbip.evaluation_files import write_evaluation
 from jobs.pbip.judged_published import PublishedProtocol
 from jobs.pbip.judged_slide import JudgedSlide, judge_mask
-from jobs.pbip.sample_pictures import Sampler, draw_samples, mask_sample
+from jobs.pbip.sample_pictures import Sample, Sampler, draw_samples, mask_sample
 from jobs.pbip.segment import background_class
 from jobs.pbip.segmented_mask import SegmentedMask, segmented_mask
 from jobs.run_config import absolute_url
@@ -135,7 +135,7 @@ class _Call:
     def sampler(self) -> Sampler:
         """Return what reads the pictures of a tile."""
 
-        def sample(judged: JudgedSlide, tile: int) -> Any:
+        def sample(judged: JudgedSlide, tile: int) -> Sample:
             slide = judged.tiles.slide
             mask = self.mask(slide)
             known = self.known(slide, mask)
@@ -202,7 +202,9 @@ def _call(config: PbipEvaluateConfig, chosen: SplitSlides) -> _Call:
     return _Call(config, class_names, truth, network)
 
 
-def _nothing_judged(config: PbipEvaluateConfig, without: tuple[str, ...], problems: Any) -> str:
+def _nothing_judged(
+    config: PbipEvaluateConfig, without: tuple[str, ...], problems: Mapping[str, str]
+) -> str:
     if problems:
         slide_id, problem = next(iter(problems.items()))
         return f"none of {len(problems) + len(without)} slides can be judged; {slide_id}: {problem}"

@@ -23,9 +23,10 @@ from jobs.pbip.sample_pictures import mask_sample, sample_views
 from jobs.pbip.segmented_mask import segmented_mask
 from models.checkpoint import save_model
 from models.pbip import Pbip, PbipConfig
-from models.pbip_checkpoint import pbip_description
+from models.pbip_checkpoint import load_pbip, pbip_description
 from models.pbip_losses import PbipLossSpec
 from models.pbip_published import published_prediction
+from store_schema.specs import GridGeometry, GridSpec, RasterSpec, TileTable
 from store_schema.store import open_store
 
 Slidestream = Callable[..., Any]
@@ -179,8 +180,6 @@ def test_labels_of_tiles_are_those_of_their_pixels(
 def test_another_grid_says_which_pixels_count(
     evaluate: Callable[..., Any], segmented: Slides
 ) -> None:
-    from store_schema.specs import GridGeometry, GridSpec, TileTable
-
     one = np.zeros(2, np.int32)
     corners = np.array(
         [32, 48], np.int32
@@ -251,8 +250,6 @@ def test_the_published_protocol_is_called_leaky(
     texts.append((out / "evaluation_report.txt").read_text())
     assert all("LEAKY" in text for text in texts)
     assert found["protocol"] == "published"
-    from models.pbip_checkpoint import load_pbip
-
     model, _ = load_pbip(run / "model.safetensors")
     counts = np.zeros((2, 2), int)
     for slide_id in "ab":
@@ -269,6 +266,26 @@ def test_the_published_protocol_is_called_leaky(
     assert np.abs(np.array(found["confusion"])[:, :2] - counts).max() <= 5  # sums in other batches
     assert found["slides"]["b"]["model_split"] == "train"
     assert (out / "prediction_samples" / "sample_1_pred.png").is_file()
+    slide = segmented.view("a")
+    spec, one = GridSpec(64, 0.972, 64), np.zeros(1, np.int32)
+    slide.create_grid(
+        spec,
+        GridGeometry(64, 64.0, 3, 3),
+        TileTable(one, one, one, one, np.ones(1, np.float32)),
+        {"slide": slide.record.fingerprint},
+        block_tiles=8,
+    )
+    one_slide = "--protocol", "published", "--run", run, "--slides", "a"
+    answer, _ = evaluate(*one_slide, "--tiles", spec.name)
+    assert answer.code == 1
+    assert "was trained on tiles of 32 px at 0.972 µm/px, and the grid" in answer.err
+    labels = segmented.folder / "tiles.csv"
+    table_of = slide.tile_table(segmented.grid)
+    rows = (f"a,{x},{y},1\n" for x, y in zip(table_of.x, table_of.y, strict=True))
+    labels.write_text("slide_id,x,y,label\n" + "".join(rows))
+    answer, _ = evaluate(*one_slide, truth=labels)
+    assert answer.code == 1
+    assert "needs masks or annotations" in answer.err
     answer, _ = evaluate("--protocol", "published")
     assert answer.code == 2
     assert "go together" in answer.err
@@ -292,8 +309,6 @@ def test_what_cannot_be_judged_is_said(evaluate: Callable[..., Any], segmented: 
     assert "has no masks 'sge'" in answer.err
     answer, _ = evaluate("--background", "stroma")
     assert "no class 'stroma' for a background" in answer.err
-    from store_schema.specs import RasterSpec
-
     plain = np.ones((6, 6), np.uint8)
     spec = RasterSpec(("y", "x"), plain.shape, "uint8", 32.0)
     segmented.view("a").write_raster(segmented.grid, "cal", {"mask": (spec, plain)}, {"a": 1})
