@@ -64,6 +64,7 @@ cli = LazyGroup(
         ),
     },
 )
+click.version_option(package_name="slidestream")(cli)
 
 
 def main() -> None:

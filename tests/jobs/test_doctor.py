@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +143,9 @@ def test_no_slides_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     result = CliRunner().invoke(doctor, arguments, standalone_mode=False)
     failed = [c for c in json.loads(result.output)["checks"] if c["name"] == "slides"]
     assert failed[0]["status"] == "fail"
+
+
+def test_the_version_is_told(slidestream: Callable[..., Any]) -> None:
+    answer = slidestream("--version")
+    assert answer.code == 0
+    assert version("slidestream") in answer.out
