@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
