@@ -86,11 +86,24 @@ class EvaluateConfig:
             Bootstrap(self.resamples, self.seed, patients_of(self.labels)),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what was asked, JSON-able, without what was left open; paths are absolute, to be traced later."""
+    def to_json(self, *, of_slides: bool) -> dict[str, Any]:
+        """Return what was asked, JSON-able, without what was left open; paths are absolute, to be traced later.
+
+        Parameters
+        ----------
+        of_slides
+            Whether predictions of slides are judged: those of ``split`` are, with ``splits`` or without.
+        """
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.store is not None:
             given["store"] = absolute_url(self.store)
+        if self.splits is None and not of_slides:
+            given["split"] = None
+        if not self.ladder:
+            given["fit_split"] = None
+        if self.truth is not None and self.splits is None and not self.slides:
+            with_truth = " and a truth" if self.without_truth == "skip" else ""
+            given["judged_slides"] = f"all that have the scores{with_truth}"
         judged = self.score or self.run or self.predictions
         return {"judged": str(judged)} | {
             name: str(value.absolute()) if isinstance(value, Path) else value
@@ -100,7 +113,7 @@ class EvaluateConfig:
 
 
 def evaluate_all(config: EvaluateConfig) -> Evaluation:
-    """Judge what is asked for and, with ``out``, write files and a page.
+    """Judge what is asked for and, with ``out``, write files and a page; those of an earlier call are replaced.
 
     Raises
     ------
@@ -113,10 +126,11 @@ def evaluate_all(config: EvaluateConfig) -> Evaluation:
     localized = None
     if store is not None and config.choice is not None and config.truth is not None:
         localized = config.localization(config.truth, config.choice)
-    found = Evaluation(settings=config.to_json())
+    of_slides = localized is None or (config.labels is not None and _says_of_slides(store, config))
+    found = Evaluation(settings=config.to_json(of_slides=of_slides))
     if store is not None and localized is not None:
         found = _localized(store, localized, config, found)
-    if localized is None or (config.labels is not None and _says_of_slides(store, config)):
+    if of_slides:
         # a threshold of tiles is none of slides
         threshold = config.threshold if localized is None else None
         found = replace(found, slides=_slides(store, config, threshold))

@@ -310,6 +310,60 @@ def test_splits_and_the_ladder(
     assert "choose the ladder's thresholds can't be read: the mask" in refused.err
 
 
+def test_a_report_is_replaced_whole(
+    cohort: Any, tmp_path: Path, slidestream: Callable[..., Any]
+) -> None:
+    splits, out = tmp_path / "splits.csv", tmp_path / "out"
+    splits.write_text("train,val,test\nc,b,a\n")
+    call = (
+        "evaluate", "--store", cohort.store.url, "--score", "run", "--truth", cohort.masks, "--out", out,
+        "--resamples", 5,
+    )  # fmt: skip
+    first = slidestream(*call, "--splits", splits, "--split", "all", "--ladder")
+    assert first.code == 0, first.err
+    settings = json.loads((out / "evaluation.json").read_text())["settings"]
+    assert (settings["split"], settings["fit_split"]) == ("all", "val")
+    assert (out / "ladder.csv").exists()
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == ["a.png", "b.png"]
+    others = ("my_ladder.csv", "notes.txt", "pictures/mine.png", "metrics.json")
+    for name in others:
+        (out / name).write_text("mine")
+    edited = json.loads((out / "evaluation.json").read_text())
+    edited["files"] += ["notes.txt", "../splits.csv", "pictures/../my_ladder.csv", str(splits), 7]
+    (out / "evaluation.json").write_text(json.dumps(edited))
+    second = slidestream(*call, "--slides", "a")
+    assert second.code == 0, second.err
+    assert splits.exists()
+    there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    listed = json.loads((out / "evaluation.json").read_text())["files"]
+    assert there == {*others, *listed, "evaluation.json", "report.html"}
+    assert "pictures/a.png" in listed
+    assert "ladder.csv" not in listed
+    (out / "pictures/mine.png").unlink()
+    table = tmp_path / "predictions.csv"
+    write_predictions(
+        table, CLASSES, predictions([("a", 0.1, "normal", ""), ("b", 0.9, "tumor", "")]).rows
+    )
+    labels = label_file(tmp_path, [("a", "normal", "p"), ("b", "tumor", "q")])
+    third = slidestream("evaluate", "--predictions", table, "--labels", labels, "--out", out)
+    assert third.code == 0, third.err
+    assert not (out / "pictures").exists()
+    assert sorted(path.name for path in out.glob("*.csv")) == ["my_ladder.csv", "slide_metrics.csv"]
+
+
+def test_settings_tell_a_split_only_where_there_is_one(
+    cohort: Any, tmp_path: Path, slidestream: Callable[..., Any]
+) -> None:
+    call = ("evaluate", "--store", cohort.store.url, "--score", "run", "--resamples", 5, "--json")
+    tiles = json.loads(slidestream(*call, "--truth", cohort.masks).out)["settings"]
+    assert not {"split", "fit_split"} & set(tiles)
+    assert tiles["judged_slides"] == "all that have the scores and a truth"
+    labels = label_file(tmp_path, [("a", "normal", "p"), ("b", "tumor", "q"), ("c", "tumor", "r")])
+    slides = json.loads(slidestream(*call, "--labels", labels).out)["settings"]
+    assert slides["split"] == "test"  # predictions have one
+    assert not {"fit_split", "judged_slides"} & set(slides)
+
+
 def test_heatmaps_from_the_command_line(
     cohort: Any, tmp_path: Path, slidestream: Callable[..., Any]
 ) -> None:
