@@ -30,6 +30,7 @@ from dataflow.slide import open_slide
 from dataflow.stain import StainSpec
 from dataflow.stream_spec import IndexSpec
 from dataflow.tissue import TissueSpec
+from jobs.find_slides import only_grid
 from models.checkpoint import save_model
 from models.crf import CrfSpec, refined
 from models.pbip import Pbip, PbipConfig
