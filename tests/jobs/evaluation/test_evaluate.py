@@ -364,6 +364,19 @@ def test_scores_that_say_nothing_of_slides_need_a_truth(
     assert "--truth" in answer.err
 
 
+def test_which_slides_means_are_over_is_told_where_it_is_not_all(
+    cohort: Any, slidestream: Callable[..., Any]
+) -> None:
+    call = (
+        "evaluate", "--store", cohort.store.url, "--score", "run", "--truth", cohort.masks, "--threshold", 0.5,
+        "--resamples", 5,
+    )  # fmt: skip
+    said = "precision and recall are over the 2 of 3 slides with positive tiles"
+    every = " ".join(slidestream(*call, "--without-truth", "negative").out.split())
+    assert said in every
+    assert "precision and recall are over" not in " ".join(slidestream(*call).out.split())
+
+
 def test_settings_tell_a_split_only_where_there_is_one(
     cohort: Any, tmp_path: Path, slidestream: Callable[..., Any]
 ) -> None:
