@@ -29,7 +29,7 @@ class HeatSource:
     slide, grid
         Whose they are.
     name
-        What they are, for headings: ``run/array for class``.
+        What they are, for headings: ``run/array``, or ``array for class (run)``.
     layer
         The numbers and where they lie.
     numbers
@@ -87,7 +87,12 @@ def _of_tiles(score: SlideScore) -> HeatSource:
     name = _name(score.run, score.array, score.class_name)
     low, high = _valid(score.attrs)
     layer = TileScores(
-        score.table, score.tile_level0, score.values, f"{score.what} ({name})", low, high
+        score.table,
+        score.tile_level0,
+        score.values,
+        _label(score.what, score.run, score),
+        low,
+        high,
     )
     n = len(score.table)
     side = f"{score.tile_level0} px" if mpp is None else f"{score.tile_level0 * mpp:.0f} µm"
@@ -116,7 +121,7 @@ def _of_raster(raster: SlideRaster, view_px: int) -> HeatSource:
     floats = values.astype(np.float32)
     low, high = _valid(raster.attrs)
     layer = RasterScores(
-        floats, px_level0, raster.origin_level0, f"{raster.what} ({name})", low, high
+        floats, px_level0, raster.origin_level0, _label(raster.what, raster.name, raster), low, high
     )
     height, width = raster.values.shape
     px, unit = (
@@ -129,7 +134,16 @@ def _of_raster(raster: SlideRaster, view_px: int) -> HeatSource:
 
 
 def _name(run: str, array: str, class_name: str | None) -> str:
-    return f"{run}/{array}" + ("" if class_name is None else f" for {class_name}")
+    return f"{run}/{array}" if class_name is None else f"{array} for {class_name} ({run})"
+
+
+def _label(what: str, run: str, read: SlideScore | SlideRaster) -> str:
+    """Return the legend's words; ``what`` ends with the class where there is one."""
+    if read.class_name is None:
+        return f"{what} ({run}/{read.array})"
+    if what.endswith(f"the class for {read.class_name}"):  # its long name speaks of a class already
+        return _name(run, read.array, read.class_name)
+    return f"{what} ({run})"
 
 
 def _valid(attrs: Mapping[str, Any]) -> tuple[float | None, float | None]:

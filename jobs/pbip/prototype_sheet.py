@@ -126,7 +126,8 @@ def _draw_head(draw: ImageDraw.ImageDraw, bank: PrototypeBank, width: int) -> No
     spec = bank.grid["spec"]
     large, type_ = font(_TITLE_PX), font(_TEXT_PX)
     room = width - 2 * _MARGIN_PX
-    title = f"Prototypes {bank.name}: {', '.join(bank.class_names)}"
+    named = "Prototypes" if bank.name.lower() == "prototypes" else f"Prototypes {bank.name}"
+    title = f"{named}: {', '.join(bank.class_names)}"
     draw.text((_MARGIN_PX, 12), shortened(draw, title, large, room), INK, large)
     stain = bank.stain["method"]
     said = (

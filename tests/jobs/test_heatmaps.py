@@ -167,6 +167,14 @@ def test_a_mask_of_classes_means_the_region_of_one(cohort: Store) -> None:
     plain = read_raster(slide, CAL)
     assert region_of(plain, "tumor") is plain
     source = heat_source(slide, RUN, 100)
+    maps = np.array([[[0.1, 0.3]], [[0.9, 0.7]]], np.float32)
+    attrs = {"long_name": "confidence that a pixel is of the class", "units": "1"}
+    with_classes = {**attrs, "class_names": ["benign", "tumor"]}
+    of_class = RasterSpec(("class", "y", "x"), maps.shape, "float32", 10.0, attrs=with_classes)
+    slide.write_raster(SPEC.name, "seg", {"confidence": (of_class, maps)}, {"made": "up"})
+    drawn = heat_source(slide, RasterChoice("seg"), 100)
+    assert drawn.layer.label == "confidence for tumor (seg)"
+    assert drawn.numbers.startswith("confidence for tumor (seg):  2 by 1 px")
     assert "mask two for tumor" in find_regions(source, RasterChoice("two"), None, 100).line
 
 
