@@ -255,6 +255,7 @@ def _absolute(path: Path | None) -> str | None:
 
 
 def _show(metrics: dict[str, Any]) -> None:
+    from jobs.counted import counted
     from jobs.one_line import one_line
     from jobs.summary import summary_lines
 
@@ -264,5 +265,8 @@ def _show(metrics: dict[str, Any]) -> None:
     segmented = metrics["segmented"]
     if any(found["gated_by_label"] for found in segmented.values()):
         click.echo("gated    by slide labels: classes that a label doesn't name are taken out")
-    click.echo(f"masks    masks/{metrics['masks']}: {len(segmented)} slides segmented")
+    # of the last step there was: what `pbip evaluate --name` is to be given
+    final = dict.fromkeys(found["mask_in_store"].rpartition("/")[0] for found in segmented.values())
+    masks = " and ".join(final) or f"masks/{metrics['masks']}"
+    click.echo(f"masks    {masks}: {counted(len(segmented), 'slide')} segmented")
     click.echo(f"files    {metrics['out']}")

@@ -204,7 +204,7 @@ def test_files_say_what_is_in_the_store_and_the_same_again_does_nothing(
     out = tmp_path / "out"
     answer = segment(out, "--post", "opening")
     assert answer.code == 0, answer.err + answer.out
-    assert "3 slides segmented" in answer.out
+    assert "masks/seg-post: 3 slides segmented" in answer.out
     for slide_id in ("s0", "s1", "s2"):
         view = slides.view(slide_id)
         mask = raster(view, slides.grid, "seg-post", "mask")
