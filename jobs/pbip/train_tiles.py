@@ -137,6 +137,13 @@ def _with_grid(
     there = set(store.slides)
     found = [i for i in wanted if i in there and grid in store[i].grids]
     lost = [i for i in wanted if i not in set(found)]
+    stored = [i for i in wanted if i in there]
+    if stored and not found:
+        grids = sorted({name for i in stored for name in store[i].grids})
+        raise InputError(
+            f"No slide of the column {part} of {splits} has the grid {grid} in {store.url}: "
+            + (f"there is {some(grids)}; name one with --grid." if grids else "there is none yet.")
+        )
     if not found:
         raise InputError(
             f"The column {part} of {splits} names no slide that has the grid {grid} in {store.url}"

@@ -457,6 +457,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(
         "The column val of .* names no slide that has the grid",
         tiles=slides("train,val\nb0,\nt0,\n"),
     )
+    refused(
+        "No slide of the column train .* has the grid 224px_1mpp .*: there is .*32px_1.000mpp.*--grid",
+        grid="224px_1mpp",
+    )
     everywhere = cohort.labels("l2.csv", "slide_id,label\nmoon,tumor\nb0,benign\nb2,benign\n")
     refused(
         r"The column train of .* names no slide that has the grid .* \(moon have not\)",
