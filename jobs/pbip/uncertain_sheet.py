@@ -88,7 +88,8 @@ def draw_uncertain(
             labels.add(class_names[shown])
             cells[tile.rank] = Cell(
                 f"{tile.rank}  {slide_id}",
-                _caption(tile, class_names[shown]),
+                # of two classes the title says it; below a tile it would read as what the tile is
+                _caption(tile, class_names[shown] if len(others) > 1 else None),
                 _view(image, confidence[shown]),
             )
     if not cells:
@@ -112,10 +113,11 @@ def draw_uncertain(
     return DrawnSheet(paths, problems)
 
 
-def _caption(tile: UncertainTile, class_name: str) -> str:
+def _caption(tile: UncertainTile, class_name: str | None) -> str:
     numbers = tile.columns.numbers
     entropy, apart = (float(numbers[name][tile.tile]) for name in (ENTROPY, DISAGREEMENT))
-    return f"H {entropy:.3f}, D {apart:.3f}, {class_name}"
+    of_map = "" if class_name is None else f", map of {class_name}"
+    return f"H {entropy:.3f}, D {apart:.3f}{of_map}"
 
 
 def _pixels(store: Store, tiles: Sequence[UncertainTile]) -> npt.NDArray[np.uint8]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import shapely.geometry
 from PIL import Image
 from scipy.stats import rankdata
 
+from dataflow.contact_sheet import Cell, SheetHead, contact_pages
 from store_schema.specs import ArraySpec
 
 Slidestream = Callable[..., Any]
@@ -135,9 +137,18 @@ def test_qupath_gets_tiles_and_regions(uncertain: Callable[..., Any], segmented:
 
 
 def test_the_sheet_shows_tiles_in_their_order(
-    uncertain: Callable[..., Any], segmented: Slides
+    uncertain: Callable[..., Any], segmented: Slides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    captions: list[str] = []
+
+    def recorded(head: SheetHead, cells: list[Cell], what: str) -> Iterator[Image.Image]:
+        captions.extend(cell.caption for cell in cells)
+        return contact_pages(head, cells, what)
+
+    monkeypatch.setattr("jobs.pbip.uncertain_sheet.contact_pages", recorded)
     assert uncertain("--top", 5).code == 0
+    # no class below a tile: it would read as what the tile is
+    assert [re.sub(r"0\.\d{3}", "#", caption) for caption in captions] == 5 * ["H #, D #"]
     with Image.open(segmented.folder / "un" / "uncertain_tiles.png") as image:
         sheet = np.asarray(image.convert("RGB")).astype(int)
     rows = listed(segmented)
