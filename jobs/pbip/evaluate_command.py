@@ -10,13 +10,13 @@ import click
 
 from jobs.option_types import SEED_RANGE
 from jobs.options import (
-    config_option,
     json_option,
     stack,
     store_option,
     verbose_option,
     without_truth_option,
 )
+from jobs.pbip.reference_yaml import reference_config_option
 
 if TYPE_CHECKING:
     from jobs.pbip.evaluate import PbipEvaluateConfig
@@ -111,7 +111,7 @@ _how = stack(
     ),
     json_option,
     verbose_option,
-    config_option,
+    reference_config_option,
 )
 
 

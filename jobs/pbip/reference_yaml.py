@@ -16,7 +16,7 @@ import click
 from jobs.options import config_option_by
 from jobs.progress import say
 
-_PROTOTYPES, _TRAIN, _SEGMENT = "prototypes", "train", "segment"
+_PROTOTYPES, _TRAIN, _SEGMENT, _EVALUATE = "prototypes", "train", "segment", "evaluate"
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def _joined(value: Any) -> Any:
     return ",".join(str(part) for part in value) if isinstance(value, list) else value
 
 
-def _everywhere(option: str) -> _Key:
-    return _Key({_PROTOTYPES: option, _TRAIN: option})
+def _everywhere(option: str, *more: str) -> _Key:
+    return _Key(dict.fromkeys((_PROTOTYPES, _TRAIN, *more), option))
 
 
 def _no(why: str) -> _Key:
@@ -60,16 +60,16 @@ _FROM_GRID: Final = "it is that of the grid"
 
 # in whatever section they stand: the reference names these without one
 _ANYWHERE: Final[Mapping[str, _Key]] = {
-    "split_csv": _everywhere("splits"),
-    "labels_csv": _everywhere("labels"),
+    "split_csv": _everywhere("splits", _EVALUATE),
+    "labels_csv": _everywhere("labels", _EVALUATE),
     "class_order": _Key({_PROTOTYPES: "class_order", _TRAIN: "class_order"}, convert=_joined),
     "k_list": _Key({_PROTOTYPES: "k"}, convert=_joined),
     "num_per_class": _Key({_PROTOTYPES: "slides_per_class"}),
     "samples_per_wsi": _Key({_PROTOTYPES: "tiles_per_slide"}),
     "coordinates_dir": _Key({_PROTOTYPES: "coordinates"}),
-    "gt_dir": _Key({_TRAIN: "truth"}),
-    "gt_mask_dir": _Key({_TRAIN: "truth"}),
-    "mask_dir": _Key({_TRAIN: "truth"}),
+    "gt_dir": _Key({_TRAIN: "truth", _EVALUATE: "truth"}),
+    "gt_mask_dir": _Key({_TRAIN: "truth", _EVALUATE: "truth"}),
+    "mask_dir": _Key({_TRAIN: "truth", _EVALUATE: "truth"}),
     "backbone": _Key({_TRAIN: "backbone"}),
     "seed": _everywhere("seed"),
     "wsi_dir": _no(_STORE),
@@ -127,7 +127,7 @@ def options_of_reference(
     loaded
         What it says: options of the command, and keys of the reference.
     command
-        ``prototypes``, ``train`` or ``segment``; keys of the others are passed over.
+        One of ``pbip``; keys of the others are passed over.
 
     Raises
     ------

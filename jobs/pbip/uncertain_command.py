@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.options import config_option, json_option, stack, store_option, verbose_option
+from jobs.options import json_option, stack, store_option, verbose_option
+from jobs.pbip.reference_yaml import reference_config_option
 
 if TYPE_CHECKING:
     from jobs.pbip.uncertain_files import Uncertain
@@ -71,7 +72,7 @@ _how = stack(
     click.option("--overwrite", is_flag=True, help="Replace files that are there already."),
     json_option,
     verbose_option,
-    config_option,
+    reference_config_option,
 )
 
 

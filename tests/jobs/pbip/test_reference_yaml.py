@@ -9,10 +9,12 @@ import click
 import pytest
 import yaml
 
+from jobs.pbip.evaluate_command import evaluate
 from jobs.pbip.prototypes_command import prototypes
 from jobs.pbip.reference_yaml import options_of_reference
 from jobs.pbip.segment_command import segment
 from jobs.pbip.train_command import train
+from jobs.pbip.uncertain_command import uncertain
 
 # the blocks of the reference's document, and the names that its text gives to the rest of its configuration
 TRAINING = """
@@ -98,12 +100,21 @@ def test_one_file_serves_all_commands(capsys: pytest.CaptureFixture[str]) -> Non
         "min_component": 100,
         "edge_refinement": True,
     }
+    assert options(text + "gt_dir: masks", evaluate) == {
+        "splits": "splits.csv",
+        "labels": "labels.csv",
+        "truth": "masks",
+    }
+    assert options(text, uncertain) == {}
 
 
-@pytest.mark.parametrize("command", [train, prototypes, segment])
+@pytest.mark.parametrize("command", [train, prototypes, segment, evaluate, uncertain])
 def test_what_keys_come_to_are_options(command: click.Command) -> None:
     spelled = {o.lstrip("-").replace("-", "_") for p in command.params for o in p.opts}
     assert set(options(TRAINING + INFERENCE + DATA, command)) <= spelled
+    (config,) = (param for param in command.params if "--config" in param.opts)
+    assert isinstance(config, click.Option)
+    assert "nested form of the PBIP reference" in str(config.help)
 
 
 def test_the_defaults_of_training_are_the_reference_s() -> None:
