@@ -156,26 +156,30 @@ without_truth_option = click.option(
     help="Slides without truth: leave them out, or take all of their tiles for negative.",
 )
 
-training_file_options = stack(
-    click.option(
-        "--plot-every",
-        type=click.IntRange(0),
-        default=1,
-        show_default=True,
-        metavar="N",
-        help="Epochs between pictures; 0 draws only at the end.",
-    ),
-    click.option("--tensorboard", is_flag=True, help="Write TensorBoard event files, too."),
-    click.option(
-        "--run-dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Folder of this run; an interrupted one goes on.  [default: beside the store, or ./runs]",
-    ),
-    json_option,
-    verbose_option,
-)
 
-training_output_options = stack(training_file_options, config_option)
+def training_file_options(counted: str) -> Callable[[F], F]:
+    """Return what says how a run is written; pictures come every so many of what is counted."""
+    return stack(
+        click.option(
+            "--plot-every",
+            type=click.IntRange(0),
+            default=1,
+            show_default=True,
+            metavar="N",
+            help=f"{counted} between pictures; 0 draws only at the end.",
+        ),
+        click.option("--tensorboard", is_flag=True, help="Write TensorBoard event files, too."),
+        click.option(
+            "--run-dir",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Folder of this run; an interrupted one goes on.  [default: beside the store, or ./runs]",
+        ),
+        json_option,
+        verbose_option,
+    )
+
+
+training_output_options = stack(training_file_options("Epochs"), config_option)
 
 existing_scheduler_option = click.option(
     "--scheduler",

@@ -126,7 +126,7 @@ _loop = stack(
         help="Stop after so many rounds without a better one; 0 never.",
     ),
     fit_options(lr=1e-3, weight_decay=5e-4, augment="Flips and quarter turns"),
-    training_file_options,
+    training_file_options("Rounds"),
     reference_config_option,
 )  # fmt: skip
 
