@@ -117,6 +117,8 @@ def _claim(
             overwrite=encode.overwrite,
         )
     except SettingsConflictError as error:
+        if encode.name not in slide.runs(grid_name, encode.kind):
+            raise  # an altered document, of another kind: it has no settings to tell
         stored = slide.run_attrs(grid_name, encode.kind, encode.name)
         said = conflict(f"{encode.kind}/{encode.name}", stored, provenance)
         raise SettingsConflictError(said) from error

@@ -170,7 +170,9 @@ def test_other_settings_under_the_same_name_are_refused_by_name(
 
     assert code == 1
     assert summary["failures_by_reason"] == {"settings-conflict": 3}
-    assert "stain.method" in summary["failures"][0]["message"]
+    assert (
+        "--stain none, and is asked for with --stain macenko" in summary["failures"][0]["message"]
+    )
     assert "--overwrite" in summary["failures"][0]["message"]
     assert store_digests(tmp_path / "s.zarr") == before
 
