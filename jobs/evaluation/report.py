@@ -34,8 +34,8 @@ _READING: Final = (
     "Means of IoU, Dice, precision and recall are over slides with positive tiles, precision where anything was "
     "flagged; false alarms of other slides count in pooled numbers only. Pooled numbers take all tiles together, which "
     "says something only of scores that mean the same on all slides. Lesions and false alarms are counted as "
-    "CAMELYON16 does: regions less than 75 µm apart are one lesion, isolated tumour cells (below 275 µm) are neither to be found "
-    "nor false alarms."
+    "CAMELYON16 does: regions less than 75 µm apart are one lesion, isolated tumour cells (below 275 µm) are "
+    "neither to be found nor false alarms."
 )
 
 
