@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from dataflow.block_task import output_arrays
 from dataflow.discover import SlideSource
+from dataflow.group_conflict import MODEL, STAIN, VERSION, conflict
 from dataflow.index import index_slide
 from dataflow.receipts import Failure, SlidePlan
 from dataflow.slide_digest import slide_digest
@@ -15,7 +16,7 @@ from dataflow.stain import StainMethod
 from dataflow.stream_spec import EncodeSpec, StreamSpec
 from store_schema import names
 from store_schema.blocks import BlockGroup
-from store_schema.errors import SlideChangedError, SlidestreamError
+from store_schema.errors import SettingsConflictError, SlideChangedError, SlidestreamError
 from store_schema.predictions import MODEL_SPLIT
 from store_schema.slide_view import SlideView
 from store_schema.specs import fingerprint
@@ -89,9 +90,9 @@ def _claim(
     provenance = {
         "slide": slide.record.fingerprint,
         "grid": slide.grid_attrs(grid_name)[names.FINGERPRINT],
-        "stain": encode.stain.provenance,
-        "model": dict(encode.model.provenance),
-        "stream_version": STREAM_VERSION,
+        STAIN: encode.stain.provenance,
+        MODEL: dict(encode.model.provenance),
+        VERSION: STREAM_VERSION,
     }
     extra: dict[str, object] = {}
     notes: list[str] = []
@@ -105,13 +106,18 @@ def _claim(
                 f"the slide's {encode.stain.method} fit failed ({basis.reason}); "
                 f"{StainMethod(basis.method).name.lower()} was used"
             )
-    group = slide.create_tile_group(
-        grid_name,
-        encode.kind,
-        encode.name,
-        output_arrays(encode),
-        provenance,
-        extra=extra,
-        overwrite=encode.overwrite,
-    )
+    try:
+        group = slide.create_tile_group(
+            grid_name,
+            encode.kind,
+            encode.name,
+            output_arrays(encode),
+            provenance,
+            extra=extra,
+            overwrite=encode.overwrite,
+        )
+    except SettingsConflictError as error:
+        stored = slide.run_attrs(grid_name, encode.kind, encode.name)
+        said = conflict(f"{encode.kind}/{encode.name}", stored, provenance)
+        raise SettingsConflictError(said) from error
     return group, notes

@@ -266,12 +266,13 @@ def _show(outcome: CalibrateOutcome) -> None:
     from jobs.calibration.summary import notes_of, threshold_lines
     from jobs.counted import counted
     from jobs.one_line import one_line
+    from jobs.problem_lines import problem_lines
 
     report = outcome.report
     for note in notes_of(outcome.calibration, report):
         click.echo(one_line(f"note: {note}"), err=True)
-    for slide_id, problem in report.failed.items():
-        click.echo(one_line(f"failed: {slide_id}: {problem}"), err=True)
+    for line in problem_lines(report.failed):
+        click.echo(line, err=True)
     for line in threshold_lines(outcome.calibration):
         click.echo(line)
     written = sum(each.written for each in report.slides)

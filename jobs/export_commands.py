@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from jobs.option_types import FiniteFloat
+from jobs.option_types import FilePath, FiniteFloat
 from jobs.options import config_option, json_option, stack, store_option, verbose_option
 from store_schema.names import MASK
 
@@ -181,7 +182,7 @@ def ome_tiff(
 @click.option(
     "--out",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(),
     help="The file.",
 )
 @_ending
@@ -278,14 +279,16 @@ def _run(
 ) -> int:
     """Export, tell of each slide, and return the exit code."""
     from jobs.one_line import one_line
+    from jobs.problem_lines import problem_lines
     from jobs.run_config import absolute_url
     from store_schema.store import open_store
 
     def tell(exported: Exported) -> None:
+        if as_json or exported.problem:  # problems come at the end, together
+            return
         files = ", ".join(map(str, exported.paths))
-        text = exported.problem or files + f"  ({exported.note})" * bool(exported.note)
-        if not as_json:
-            click.echo(one_line(f"{exported.slide_id}: {text}"), err=bool(exported.problem))
+        text = files + f"  ({exported.note})" * bool(exported.note)
+        click.echo(one_line(f"{exported.slide_id}: {text}"))
 
     found = call(open_store(absolute_url(store)), tell)
     failed = [exported for exported in found if exported.problem]
@@ -294,9 +297,28 @@ def _run(
             "store": store,
             "exported": {e.slide_id: [str(path) for path in e.paths] for e in found if e.paths},
             "notes": {e.slide_id: e.note for e in found if e.note},
+            "left_out": {e.slide_id: list(e.left_out) for e in found if e.left_out},
             "failed": {e.slide_id: e.problem for e in failed},
         }
         click.echo(json.dumps(report, indent=2))
     else:
+        for line in _left_out_lines(found):
+            click.echo(line, err=True)
+        for line in problem_lines({e.slide_id: e.problem for e in failed}):
+            click.echo(line, err=True)
         click.echo(f"{len(found) - len(failed)} of {len(found)} slides exported")
     return 1 if failed else 0
+
+
+def _left_out_lines(found: list[Exported]) -> list[str]:
+    """Say which arrays are missing, once for all slides."""
+    from jobs.counted import counted
+    from jobs.one_line import one_line
+
+    n_without = Counter(exported.left_out for exported in found if exported.left_out)
+    return [
+        one_line(
+            f"note: without {', '.join(arrays)}, of {counted(n, 'slide')}: not one number a tile"
+        )
+        for arrays, n in n_without.items()
+    ]

@@ -7,8 +7,11 @@ from dataclasses import replace
 from dataflow.discover import SlideSource, discover_slides
 from dataflow.receipts import Failure
 from jobs.run_config import RunConfig
+from store_schema import names
 from store_schema.errors import InputError, NotInStoreError
 from store_schema.ids import check_name
+from store_schema.slide_view import SlideView
+from store_schema.specs import GridSpec
 from store_schema.store import Store, open_store
 
 
@@ -74,7 +77,9 @@ def _without_grid(slide_id: str, config: RunConfig) -> Failure:
 
 
 def only_grid(store_url: str, wanted: str | None) -> str:
-    """Return the grid that encode works on: the one that is named, or the store's only one.
+    """Return the grid that a command works on: the one that is named, or the store's only one.
+
+    A grid with overlap that lies beside the same one without, as `slidestream pbip segment` lays it, must be named.
 
     Raises
     ------
@@ -84,11 +89,24 @@ def only_grid(store_url: str, wanted: str | None) -> str:
     if wanted is not None:
         return check_name(wanted, "--grid")
     store = open_store(store_url)
-    grids = sorted({grid for slide_id in store.slides for grid in store[slide_id].grids})
-    if not grids:
+    slide_of = {grid: slide_id for slide_id in store.slides for grid in store[slide_id].grids}
+    if not slide_of:
         raise InputError(f"{store_url} holds no grid yet; run `slidestream index` first.")
-    if len(grids) > 1:
+    if len(slide_of) == 1:
+        return next(iter(slide_of))
+    meant = [
+        grid
+        for grid, slide_id in slide_of.items()
+        if _without_overlap(store[slide_id], grid) not in slide_of.keys() - {grid}
+    ]
+    if len(meant) > 1:
         raise InputError(
-            f"{store_url} holds several grids; name one with --grid: {', '.join(grids)}."
+            f"{store_url} holds several grids; name one with --grid: {', '.join(sorted(slide_of))}."
         )
-    return grids[0]
+    return meant[0]
+
+
+def _without_overlap(slide: SlideView, grid: str) -> str:
+    """Return how the grid of the same tiles, but side by side, is called."""
+    spec = GridSpec(**slide.grid_attrs(grid)[names.SPEC])
+    return replace(spec, stride_px=spec.tile_px).name

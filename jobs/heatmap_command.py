@@ -105,6 +105,7 @@ def heatmap(
     from dataflow.heat_colours import HeatmapStyle
     from jobs.heatmaps import Heatmap, HeatmapSettings, draw_heatmaps
     from jobs.one_line import one_line
+    from jobs.problem_lines import problem_lines
     from jobs.raster_reader import RasterChoice
     from jobs.run_config import absolute_url
     from jobs.score_reader import ScoreChoice
@@ -126,9 +127,10 @@ def heatmap(
     )
 
     def tell(drawn: Heatmap) -> None:
-        text = drawn.problem or f"{drawn.path}" + f"  ({drawn.note})" * bool(drawn.note)
-        if not as_json:
-            click.echo(one_line(f"{drawn.slide_id}: {text}"), err=bool(drawn.problem))
+        if as_json or drawn.problem:  # problems come at the end, together
+            return
+        text = f"{drawn.path}" + f"  ({drawn.note})" * bool(drawn.note)
+        click.echo(one_line(f"{drawn.slide_id}: {text}"))
 
     found = draw_heatmaps(open_store(absolute_url(store)), settings, tell)
     failed = [drawn for drawn in found.slides if drawn.problem]
@@ -146,6 +148,8 @@ def heatmap(
     else:
         for path in found.sheets:
             click.echo(str(path))
+        for line in problem_lines({drawn.slide_id: drawn.problem for drawn in failed}):
+            click.echo(line, err=True)
         n_slides = len(found.slides)
         click.echo(f"{n_slides - len(failed)} of {n_slides} heatmaps in {out}")
     return 1 if failed else 0

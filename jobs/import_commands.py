@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from jobs.counted import counted
 from jobs.option_types import FiniteRange
 from jobs.options import config_option, json_option, store_option, verbose_option
 
@@ -90,11 +91,11 @@ def h5(folder: Path, slides: tuple[str, ...], as_json: bool, verbose: bool, **op
     return 0 if summary["ok"] else 1
 
 
-def _beside(summary: dict[str, Any]) -> list[str]:
-    n_beside = summary["beside_stored"]
-    return [
-        f"  {n_beside} slides had a grid of the same tiles: the features lie beside them"
-    ] * bool(n_beside)
+def _what_there_was(summary: dict[str, Any]) -> list[str]:
+    n_there, n_beside = summary["already_there"], summary["beside_stored"]
+    lines = [f"  {counted(n_there, 'slide was', 'slides were')} already there"] * bool(n_there)
+    said = "had a grid of the same tiles: the features lie beside them"
+    return lines + [f"  {counted(n_beside, 'slide')} {said}"] * bool(n_beside)
 
 
 def _sizes(summary: dict[str, Any]) -> list[str]:
@@ -120,11 +121,13 @@ def _lines(summary: dict[str, Any]) -> list[str]:
     slides, blocks = summary["slides"], summary["blocks"]
     lines = [
         f"{slides['complete']} of {slides['asked']} slides, {summary['tiles']:,} tiles in {summary['store']}",
-        f"  grid {', '.join(summary['grids']) or 'none'}, features {', '.join(summary['features']) or 'none'}: "
-        f"{blocks['done']:,} blocks written, {blocks['already_stored']:,} were there",
-        *_beside(summary),
-        *_sizes(summary),
     ]
+    if slides["complete"]:
+        lines.append(
+            f"  grid {', '.join(summary['grids'])}, features {', '.join(summary['features'])}: "
+            f"{blocks['done']:,} blocks written, {blocks['already_stored']:,} were there"
+        )
+    lines += [*_what_there_was(summary), *_sizes(summary)]
     notes = [f"  {slide}: {note}" for slide, said in summary["notes"].items() for note in said]
     failed = [f"  {f['slide_id']} [{f['reason']}] {f['message']}" for f in summary["failures"]]
     for each in (notes, failed):

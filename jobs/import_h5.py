@@ -90,6 +90,16 @@ class ImportedSlide:
     beside: bool
     """Whether the grid was there with the same tiles."""
 
+    @property
+    def already_there(self) -> bool:
+        """Whether there was nothing left to write."""
+        return self.blocks_before > 0 and not self.blocks_written
+
+    @property
+    def new_beside(self) -> bool:
+        """Whether these are other features than the grid was there with; not their own, again."""
+        return self.beside and not self.blocks_before
+
 
 def import_h5(config: ImportConfig) -> dict[str, Any]:
     """Bring feature files into a store; what is there already is not written again.
@@ -134,7 +144,8 @@ def import_h5(config: ImportConfig) -> dict[str, Any]:
         "features": sorted({slide.features for slide in imported}),
         "tile_px": sorted({slide.tile_px for slide in imported}),
         "mpp": sorted({slide.mpp for slide in imported if slide.mpp is not None}),
-        "beside_stored": sum(slide.beside for slide in imported),
+        "beside_stored": sum(slide.new_beside for slide in imported),
+        "already_there": sum(slide.already_there for slide in imported),
         "without_mpp": sum(slide.mpp is None for slide in imported),
         "tiles": sum(slide.n_tiles for slide in imported),
         "blocks": {

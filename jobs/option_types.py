@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -10,6 +12,7 @@ import click
 TILE_PX_RANGE: Final = (8, 8192)  # smaller is no tile, larger does not fit a batch
 # scikit-learn's generators take 32 bits, and repeats count up from it
 SEED_RANGE: Final = click.IntRange(0, 2**31 - 1)
+_SEPARATORS: Final = tuple(filter(None, (os.sep, os.altsep)))
 _LEAST_MEMORY: Final = 2**28  # a worker that has loaded torch needs about as much
 
 
@@ -34,6 +37,19 @@ class FiniteRange(click.FloatRange):
     ) -> float:
         """Return the number, or fail."""
         return FiniteFloat().convert(super().convert(value, param, ctx), param, ctx)
+
+
+class FilePath(click.Path):
+    """A path of a file to write; unlike ``click.Path`` it doesn't take ``folder/`` for a file called ``folder``."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, or fail."""
+        if str(value).endswith(_SEPARATORS) or Path(value).is_dir():
+            self.fail(f"{value} is a folder: name the file in it.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class MemoryLimit(click.ParamType[str]):

@@ -156,6 +156,11 @@ def raster_channels(slide: SlideView, choice: RasterChoice) -> list[SlideRaster]
     dataset = slide.raster(grid, choice.name)
     arrays = sorted(str(name) for name in dataset.data_vars)
     array = choice.array or _main(path, arrays)
+    if array == names.MASK and array not in arrays:
+        raise NotInStoreError(
+            f"{names.MASKS}/{choice.name} is a map of {', '.join(arrays)} and no mask: name a mask, as "
+            "`calibrate` makes one"
+        )
     if array not in arrays:
         raise NotInStoreError(f"{path} has no array {array!r}: {near(array, arrays)}")
     values = dataset[array]

@@ -147,7 +147,7 @@ def read_score(
         class_name = _class(choice, group.path, classes, prediction if follow_prediction else {})
         values = values[:, classes.index(class_name)]
     elif spec.dims != (names.TILE,):
-        raise InputError(f"{group.path}/{array} has more than one number a tile: {spec.dims}")
+        raise map_of_tiles(f"{choice.run}/{array}")
     elif choice.class_name is not None:
         raise InputError(
             f"{group.path}/{array} is the same for all classes: leave --class away, or name another array"
@@ -164,6 +164,14 @@ def read_score(
         values,
         spec.attrs,
         prediction,
+    )
+
+
+def map_of_tiles(score: str) -> InputError:
+    """Return the error of scores, ``RUN`` or ``RUN/ARRAY``, that are more than one number a tile; says the way."""
+    return InputError(
+        f"{names.SCORES}/{score} has a map a tile, not one number: `slidestream stitch` makes maps of slides of it, "
+        "which `heatmap`, `evaluate` and `export ome-tiff` take as --raster"
     )
 
 

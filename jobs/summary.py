@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,7 @@ from dataflow.receipts import Failure
 from dataflow.stream import StreamReport
 from jobs.one_line import one_line
 from jobs.tile_maps import map_line
+from store_schema.labels import some
 
 _SHOWN_FAILURES = 20
 
@@ -131,15 +132,7 @@ def summary_lines(metrics: dict[str, Any]) -> list[str]:
     for slide_id, notes in metrics["notes"].items():
         lines += [f"note     {one_line(slide_id)}: {one_line(note)}" for note in notes]
     lines += [f"warning  of the model: {one_line(said)}" for said in metrics.get("warnings", ())]
-    failures = metrics["failures"]
-    for failure in failures[:_SHOWN_FAILURES]:
-        block = "" if failure["block"] is None else f" block {failure['block']}"
-        slide = one_line(failure["slide_id"]) or "the run"
-        lines.append(
-            f"failed   {slide}{block} [{failure['reason']}]: {one_line(failure['message'])}"
-        )
-    if len(failures) > _SHOWN_FAILURES:
-        lines.append(f"         … and {len(failures) - _SHOWN_FAILURES} more, see metrics.json")
+    lines += _failure_lines(metrics["failures"])
     if metrics["cancelled"]:
         lines.append("cancelled; run the same command again to go on")
     lines += [
@@ -147,4 +140,23 @@ def summary_lines(metrics: dict[str, Any]) -> list[str]:
         for name in ("store", "scores", "qc", "run_dir")
         if metrics.get(name)
     ]
+    return lines
+
+
+def _failure_lines(failures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each reason: of one slide, or of how many and which."""
+    places: dict[tuple[str, str, str], dict[str, None]] = {}  # several files may be one slide
+    for failure in failures:
+        block = "" if failure["block"] is None else f" block {failure['block']}"
+        place = f"{one_line(failure['slide_id']) or 'the run'}{block}"
+        unit = "blocks" if block else "slides"
+        places.setdefault((failure["reason"], failure["message"], unit), {})[place] = None
+    lines = []
+    for (reason, message, unit), where in places.items():
+        listed = list(where)
+        named = listed[0] if len(listed) == 1 else f"{len(listed)} {unit} ({some(listed)})"
+        lines.append(f"failed   {named} [{reason}]: {one_line(message)}")
+    if len(lines) > _SHOWN_FAILURES:
+        n_more = sum(len(where) for where in list(places.values())[_SHOWN_FAILURES:])
+        lines[_SHOWN_FAILURES:] = [f"         … and {n_more} more, see metrics.json"]
     return lines

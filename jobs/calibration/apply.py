@@ -187,11 +187,14 @@ def _calibrated(
 
 def _check_same_model(calibration: Calibration, score: SlideScore) -> None:
     made_by = made_by_of(score.slide.run_attrs(score.grid, names.SCORES, score.run))
-    found = list(differences(dict(calibration.made_by), made_by)) if calibration.made_by else []
+    if not calibration.made_by:
+        return
+    # "model.weights: stored …, asked …": the values are digests; the same words for all slides, to be told together
+    found = [said.partition(":")[0] for said in differences(dict(calibration.made_by), made_by)]
     if found:
         raise InputError(
-            f"scores {score.run} of slide {score.slide.slide_id} were made otherwise than those that the threshold was "
-            f"chosen on ({'; '.join(found)}): score the slide by the same model"
+            f"scores {score.run} were made otherwise than those that the threshold was chosen on (other "
+            f"{', '.join(found)}): score by the same model, or calibrate these scores anew"
         )
 
 

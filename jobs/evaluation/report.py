@@ -31,7 +31,8 @@ _UPPER_BOUND: Final = (
     "UPPER BOUND: the mask looked at the truth of the slides that it is judged on. It is no method."
 )
 _READING: Final = (
-    "Means of IoU and Dice are over slides with positive tiles. Pooled numbers take all tiles together, which says "
+    "Means of IoU, Dice, precision and recall are over slides with positive tiles, precision where anything was "
+    "flagged; false alarms of other slides count in pooled numbers only. Pooled numbers take all tiles together, which says "
     "something only of scores that mean the same on all slides. Lesions and false alarms are counted as CAMELYON16 "
     "does: regions less than 75 µm apart are one lesion, isolated tumour cells (below 275 µm) are neither to be found "
     "nor false alarms."

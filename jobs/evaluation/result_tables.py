@@ -80,6 +80,12 @@ def localization_notes(found: Evaluation) -> list[str]:
             f"if every tile were flagged, the mean IoU would be {shown(every.mean_iou_of_all)}, and "
             f"{shown(every.pooled.burden)} pooled"
         )
+    n_positive = sum(slide.tiles.n_positive > 0 for slide in judged.slides)
+    if judged.decided and 0 < n_positive < len(judged.slides):
+        lines.append(
+            f"means of IoU, Dice, precision and recall are over the {n_positive} of {len(judged.slides)} slides with "
+            "positive tiles (precision where anything was flagged); false alarms of others count in pooled ones only"
+        )
     if judged.pixels:
         pooled = judged.pixels[ALL]
         lines.append(

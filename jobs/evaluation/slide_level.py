@@ -80,10 +80,15 @@ def predictions_of_scores(
         grid = scored_grid(slide, choice)
         extra = {} if grid is None else slide.run_attrs(grid, names.SCORES, choice.run)[names.EXTRA]
         said = extra.get(PREDICTION)
-        if said is None or (class_names and tuple(said[CLASS_NAMES]) != class_names):
+        if said is None:
             raise InputError(
-                f"scores {choice.run} of slide {slide.slide_id} have no prediction of the slide, or of other classes "
-                "than on other slides: only `mil score` predicts slides"
+                f"scores {choice.run} of slide {slide.slide_id} predict no slides, only those of `mil score` do: give "
+                "--truth to judge tiles by it"
+            )
+        if class_names and tuple(said[CLASS_NAMES]) != class_names:
+            raise InputError(
+                f"scores {choice.run} predict other classes of slide {slide.slide_id} than of others: score all by "
+                "the same models"
             )
         class_names = tuple(said[CLASS_NAMES])
         rows.append(

@@ -80,7 +80,7 @@ def export_csv(
     ):
         for slide in slides:
             try:
-                table, note = _table(slide, settings)
+                table, left_out = _table(slide, settings)
             except SlidestreamError as error:
                 found.append(Exported(slide.slide_id, problem=str(error)))
                 done(found[-1])
@@ -92,15 +92,22 @@ def export_csv(
                 )
             table.to_csv(file, index=False, header=columns is None)
             columns = list(table.columns)
-            found.append(Exported(slide.slide_id, (settings.out,), note))
+            found.append(
+                Exported(
+                    slide.slide_id,
+                    (settings.out,),
+                    counted(len(table), "tile"),
+                    left_out=left_out,
+                )
+            )
             done(found[-1])
         if columns is None:
             raise InputError(f"none of {len(found)} slides can be exported: {found[0].problem}")
     return found
 
 
-def _table(slide: SlideView, settings: CsvSettings) -> tuple[pd.DataFrame, str]:
-    """Return a slide's rows: where each tile lies, and its numbers; and what is left out."""
+def _table(slide: SlideView, settings: CsvSettings) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return a slide's rows: where each tile lies, and its numbers; and which arrays are left out."""
     tiles = read_tile_columns(slide, settings.score)
     table = tiles.table
     frame = pd.DataFrame(
@@ -120,7 +127,4 @@ def _table(slide: SlideView, settings: CsvSettings) -> tuple[pd.DataFrame, str]:
         mask = read_raster(slide, settings.mask)
         check_same_scores(mask, slide, tiles.grid, tiles.run)
         frame[f"mask {mask.name}"] = mask_of_tiles(mask, tiles.grid, table, tiles.tile_level0)
-    note = counted(len(table), "tile")
-    if tiles.left_out:
-        note += f", without {', '.join(tiles.left_out)}: not one number a tile"
-    return frame, note
+    return frame, tiles.left_out

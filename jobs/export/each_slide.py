@@ -29,12 +29,15 @@ class Exported:
         What there is to know of them, or an empty string.
     problem
         Why there is no file, or an empty string.
+    left_out
+        Arrays of the run that such a file can't hold.
     """
 
     slide_id: str
     paths: tuple[Path, ...] = ()
     note: str = ""
     problem: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def export_slides(

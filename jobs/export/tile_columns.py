@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.run_places import grid_with, lacking
-from jobs.score_reader import CLASS_NAMES, ScoreChoice
+from jobs.score_reader import CLASS_NAMES, ScoreChoice, map_of_tiles
 from store_schema import names
 from store_schema.errors import InputError, NotInStoreError
 from store_schema.near_names import near
@@ -106,7 +106,7 @@ def read_tile_columns(slide: SlideView, choice: ScoreChoice) -> TileColumns:
         if main is None:
             main, valid = list(columns.values())[-1], _valid(spec.attrs)
     if main is None:
-        raise InputError(f"{group.path} has no array with one number a tile to export")
+        raise map_of_tiles(choice.run if choice.array is None else f"{choice.run}/{choice.array}")
     tile_level0 = int(slide.grid_attrs(grid)[names.GEOMETRY]["tile_level0"])
     table = slide.tile_table(grid)
     return TileColumns(

@@ -12,7 +12,6 @@ from typing import Any, Final
 import torch
 
 from dataflow.stain import StainSpec
-from jobs.find_slides import only_grid
 from jobs.pbip.classes import read_classes
 from jobs.pbip.train_bank import bank_encoder, check_bank_scale, training_stain
 from jobs.pbip.train_config import FREE, PbipTrainConfig
@@ -32,6 +31,7 @@ from models.pbip_checkpoint import pbip_description
 from models.pbip_sampling import batches_an_epoch, rounds_of
 from models.pbip_training import PbipTraining
 from models.prompt_encoder import PromptEncoder
+from store_schema.ids import check_name
 from store_schema.labels import some
 from store_schema.prototypes import PrototypeBank
 from store_schema.store import open_store
@@ -95,8 +95,8 @@ def train_pbip(config: PbipTrainConfig, *, quiet: bool) -> dict[str, Any]:
 def _open(config: PbipTrainConfig) -> _Opened:
     url = absolute_url(config.store)
     store = open_store(url)
-    grid = only_grid(url, config.grid)
     bank = store.prototypes(config.prototypes)
+    grid = str(bank.grid["name"]) if config.grid is None else check_name(config.grid, "--grid")
     order = config.tiles.class_order or bank.class_names
     bank.require_classes(order)
     table, said = read_classes(Path(config.tiles.labels), order)

@@ -22,7 +22,7 @@ _weight = FiniteRange(0)
 
 _tiles = stack(
     store_option,
-    click.option("--grid", metavar="NAME", help="Grid; needed when the store has several."),
+    click.option("--grid", metavar="NAME", help="Grid of the tiles.  [default: the bank's]"),
     click.option(
         "--prototypes", default="prototypes", show_default=True, metavar="NAME",
         help="Bank of the store, of `slidestream pbip prototypes`.",

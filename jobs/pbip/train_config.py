@@ -72,7 +72,7 @@ class PbipTrainConfig:
     Attributes
     ----------
     store, grid
-        Where the tiles are; grid may be None where the store has only one.
+        Where the tiles are; grid None is that of the bank.
     prototypes
         The bank.
     tiles, network, stain, training

@@ -213,6 +213,25 @@ def test_refused_slides_of_one_id_count_each() -> None:
     assert metrics["slides"]["asked"] == 3
 
 
+def test_what_hits_many_slides_is_said_once() -> None:
+    failures = [
+        *(Failure(f"s{i:02}", "settings-conflict", "taken") for i in range(30)),
+        Failure("s00", "input", "taken"),
+        *(Failure("s00", "read-failed", "gone", block) for block in (2, 3)),
+    ]
+    said = summary_lines(run_metrics(StreamReport(), failures, 0, {"grid": "g"}))
+    lines = [line for line in said if line.startswith("failed")]
+    assert len(lines) == 3
+    assert lines[0].startswith("failed   30 slides (s00, s01, ")
+    assert lines[0].endswith(" more) [settings-conflict]: taken")
+    assert lines[1] == "failed   s00 [input]: taken"
+    assert lines[2] == "failed   2 blocks (s00 block 2, s00 block 3) [read-failed]: gone"
+    each = [Failure(f"s{i}", "input", f"no {i}") for i in range(23)]
+    assert summary_lines(run_metrics(StreamReport(), each, 0, {"grid": "g"}))[-1] == (
+        "         … and 3 more, see metrics.json"
+    )
+
+
 def test_names_that_are_no_text_are_escaped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

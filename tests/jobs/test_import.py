@@ -304,6 +304,9 @@ def test_the_command(tmp_path: Path, slidestream: Callable[..., Any]) -> None:
     answer = slidestream(*common, "--features", "uni", "--grid-name", "g", "--slide-mpp", 0.25)
     assert answer.code == 0
     assert "1 of 1 slides, 9 tiles" in answer.out
+    assert "already there" not in answer.out
+    again = slidestream(*common, "--features", "uni", "--grid-name", "g", "--slide-mpp", 0.25)
+    assert "1 slide was already there" in again.out
     slide = open_store(tmp_path / "s.zarr")["s1"]
     assert (slide.record.mpp, slide.record.mpp_source) == (0.25, "user")
     assert list(slide.features("g")) == ["uni"]

@@ -281,8 +281,10 @@ def test_bad_slides_are_named_and_stop_no_other(
     answer = calibrate()
     assert answer.code == 1
     assert "slide nan have no finite number in 144 tiles" in answer.err
-    assert "slide other were made otherwise" in answer.err
-    assert "model.weights: stored 'c0ffee', asked 'beef'" in answer.err
+    assert (
+        "failed: other: scores vae were made otherwise than those that the threshold was chosen on (other "
+        "model.weights): " in answer.err
+    )
     assert "10 slides written, 0 were there, 2 failed" in answer.out
     assert "7 tiles of 1 slide without a finite score, never flagged: partly" in answer.err
     assert "so that all z-scores are 0): 2 slides: flat, one" in answer.err
@@ -294,6 +296,28 @@ def test_bad_slides_are_named_and_stop_no_other(
     assert not mask(cohort, "flat").any()
     assert np.isnan(array(cohort, "partly", "vae-calibrated", "zscore")).sum() == 7
     assert validate(cohort.store) == []
+
+
+def test_scores_of_another_model_are_refused_in_one_line(
+    cohort: Any,
+    calibrate: Callable[..., Any],
+    add_slide: Callable[..., None],
+    slidestream: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    assert calibrate().code == 0
+    for slide in ("x", "y", "z"):
+        add_slide(cohort.store, slide, cohort.raw["t"], model={"weights": "beef"})
+    named = [part for slide in ("x", "y", "z") for part in ("--slides", slide)]
+    answer = slidestream(
+        "calibrate", "--store", cohort.store.url, "--from", tmp_path / "run", *named, "--name", "again",
+        "--run-dir", tmp_path / "again",
+    )  # fmt: skip
+    assert answer.code == 1
+    failed = [line for line in answer.err.splitlines() if line.startswith("failed")]
+    assert len(failed) == 1
+    assert failed[0].startswith("failed: 3 slides (x, y, z): scores vae were made otherwise")
+    assert "beef" not in failed[0]
 
 
 def test_a_fit_that_can_not_be_trusted_writes_nothing(

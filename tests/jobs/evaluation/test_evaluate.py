@@ -351,6 +351,32 @@ def test_a_report_is_replaced_whole(
     assert sorted(path.name for path in out.glob("*.csv")) == ["my_ladder.csv", "slide_metrics.csv"]
 
 
+def test_scores_that_say_nothing_of_slides_need_a_truth(
+    cohort: Any, tmp_path: Path, slidestream: Callable[..., Any]
+) -> None:
+    cohort.add_scores("a", "vae", cohort.scores["a"][:, 1])
+    labels = label_file(tmp_path, [("a", "normal", "p")])
+    answer = slidestream(
+        "evaluate", "--store", cohort.store.url, "--score", "vae", "--labels", labels
+    )
+    assert answer.code == 1
+    assert "scores vae of slide a predict no slides" in answer.err
+    assert "--truth" in answer.err
+
+
+def test_which_slides_means_are_over_is_told_where_it_is_not_all(
+    cohort: Any, slidestream: Callable[..., Any]
+) -> None:
+    call = (
+        "evaluate", "--store", cohort.store.url, "--score", "run", "--truth", cohort.masks, "--threshold", 0.5,
+        "--resamples", 5,
+    )  # fmt: skip
+    said = "precision and recall are over the 2 of 3 slides with positive tiles"
+    every = " ".join(slidestream(*call, "--without-truth", "negative").out.split())
+    assert said in every
+    assert "precision and recall are over" not in " ".join(slidestream(*call).out.split())
+
+
 def test_settings_tell_a_split_only_where_there_is_one(
     cohort: Any, tmp_path: Path, slidestream: Callable[..., Any]
 ) -> None:

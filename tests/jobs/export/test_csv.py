@@ -20,7 +20,7 @@ def test_what_pandas_reads(
         "export", "csv", "--store", url, "--score", "run", "--mask", "cal", "--out", out
     )
     assert answer.code == 0, answer.err
-    assert "without map: not one number a tile" in answer.out
+    assert answer.err == "note: without map, of 2 slides: not one number a tile\n"
     table = pd.read_csv(out, dtype={"slide_id": str})
     assert list(table.columns) == [
         "slide_id", "grid", "x", "y", "tile_level0", "row", "col", "tissue",
@@ -59,3 +59,32 @@ def test_slides_that_cannot_be_read_are_told_of(
     assert set(pd.read_csv(out).slide_id) == {"b"}  # as it was
     assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
     assert "is there already" in slidestream(*args).err
+
+
+def test_maps_are_no_columns_and_no_masks(
+    url: Path, tmp_path: Path, slidestream: Callable[..., Any]
+) -> None:
+    args = ("export", "csv", "--store", url, "--out", tmp_path / "s.csv", "--score")
+    of_map = slidestream(*args, "run/map")
+    assert of_map.code == 1
+    assert of_map.err.count("\n") == 1
+    assert "scores/run/map has a map a tile" in of_map.err
+    assert "`slidestream stitch`" in of_map.err
+    assert "--raster" in of_map.err
+    as_mask = slidestream(*args, "run", "--mask", "map")
+    assert as_mask.code == 1
+    assert as_mask.err.count("masks/map is a map of score and no mask") == 1
+    image = slidestream(
+        "export", "ome-tiff", "--store", url, "--out", tmp_path / "t", "--score", "run/map"
+    )
+    assert image.code == 1
+    assert image.err.count("failed: ") == 1
+    assert "failed: 2 slides (a, b): scores/run/map has a map a tile" in image.err
+
+
+def test_a_folder_is_no_file(url: Path, tmp_path: Path, slidestream: Callable[..., Any]) -> None:
+    for out in (f"{tmp_path}/new/", tmp_path, f"{tmp_path}/"):
+        answer = slidestream("export", "csv", "--store", url, "--score", "run", "--out", out)
+        assert answer.code == 2
+        assert "is a folder: name the file in it" in " ".join(answer.err.split())
+    assert list(tmp_path.iterdir()) == []

@@ -165,7 +165,7 @@ def test_what_cannot_be(url: Path, tmp_path: Path, slidestream: Callable[..., An
     assert "has no array" in refused("--score", "run/attentoin")
     assert "classifies tiles" in refused("--mask", "cal", "--threshold", "1")
     assert "c: slide c has no scores" in refused("--score", "run", "--slides", "c")
-    assert "has no array 'mask'" in refused("--mask", "map")
+    assert "masks/map is a map of score and no mask" in refused("--mask", "map")
     assert list(tmp_path.iterdir()) == []
 
 

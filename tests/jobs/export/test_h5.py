@@ -125,10 +125,14 @@ def test_back_beside_the_tiles(
         )
         assert theirs.features.dtype == np.float16
         np.testing.assert_array_equal(theirs.features.values, ours.features.values)
-    assert "0 blocks written" in slidestream(*args, "--features", "refined").out
+    again = slidestream(*args, "--features", "refined").out
+    assert "0 blocks written" in again
+    assert "3 slides were already there" in again
+    assert "a grid of the same tiles" not in again
     # under the name that is taken
     taken = slidestream(*args, "--features", "enc")
     assert taken.code == 1
+    assert "grid none" not in taken.out
     assert (
         f"the grid {GRID} has other features enc: give them another name with --features"
         in taken.out

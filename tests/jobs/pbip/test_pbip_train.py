@@ -463,7 +463,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(
         tiles=replace(slides("train,val\nmoon,b2\n"), labels=everywhere),
     )
     refused("There are tiles of 32 px at 1 µm/px, and the prototypes of coarse are of tiles of 64 px at 2",
-            prototypes="coarse")  # fmt: skip
+            prototypes="coarse", grid="32px_1.000mpp")  # fmt: skip
     matching = PbipTrainingSpec(sampling="tile")
     refused("made by another encoder than efficientnet-lite0 .*weights", ModelError,
             prototypes="foreign", training=matching)  # fmt: skip

@@ -30,6 +30,7 @@ from dataflow.slide import open_slide
 from dataflow.stain import StainSpec
 from dataflow.stream_spec import IndexSpec
 from dataflow.tissue import TissueSpec
+from jobs.find_slides import only_grid
 from models.checkpoint import save_model
 from models.crf import CrfSpec, refined
 from models.pbip import Pbip, PbipConfig
@@ -268,6 +269,8 @@ def test_the_overlapping_grid_is_that_of_index(
     assert ours.grid_attrs(name)["fingerprint"] == theirs.grid_attrs(name)["fingerprint"]
     np.testing.assert_array_equal(ours.tile_table(name).x, theirs.tile_table(name).x)
     assert name not in slides.view("s0").grids
+    # the grid that was there before is still the one that is meant: the same call again does nothing
+    assert only_grid(str(slides.store), None) == slides.grid
 
 
 @dataclass

@@ -69,7 +69,12 @@ def test_every_tile_gets_its_scores(
     assert store_digests(Path(cohort.store)) == before
     other = score(trained, "--name", "vae")
     assert other.code == 1
-    assert "settings-conflict" in other.out
+    assert other.out.count("failed   ") == 1
+    assert "failed   6 slides (" in other.out
+    assert (
+        " [settings-conflict]: scores/vae was made with --map-px 4, and is asked for with no --map-px: pass "
+        "--overwrite to replace it, or choose another name" in other.out
+    )
     assert summary["maps"] == {"error_map": {"side_px": 4, "px_um": 32 * 0.972 / 4}}
     assert (
         len(tiles["error_map"][3].to_dataframe()) == 16
