@@ -186,6 +186,8 @@ def _corners(
     """Return corners as whole pixels, each once, in the order of the file, and how many were repeated."""
     if not len(x):
         raise InputError(f"{path} holds no coordinates: leave the file out")
+    if x.ndim != 1 or y.ndim != 1:  # a field may be an array of its own
+        raise InputError(f"{path}: x and y must be one number each, a row a tile")
     if x.dtype.kind not in "iuf" or y.dtype.kind not in "iuf":
         raise InputError(f"{path}: x and y are {x.dtype} and {y.dtype}, not numbers of pixels")
     values = np.stack([x, y], axis=1).astype(np.float64)
@@ -206,7 +208,11 @@ def _one(path: Path, rows: npt.NDArray[Any], name: str) -> float | None:
     if name not in (rows.dtype.names or ()):
         return None
     values = rows[name]
-    if values.dtype.kind not in "iuf" or not np.isfinite(values.astype(np.float64)).all():
+    if (
+        values.ndim != 1
+        or values.dtype.kind not in "iuf"
+        or not np.isfinite(values.astype(np.float64)).all()
+    ):
         raise InputError(f"{path}: {name} is {values.dtype}, and must be a number of every tile")
     found = sorted(set(values.tolist()))
     if len(found) > 1:
@@ -214,6 +220,8 @@ def _one(path: Path, rows: npt.NDArray[Any], name: str) -> float | None:
             f"{path}: {name} is {found[0]:g} to {found[-1]:g}, and the tiles of a grid are all alike: keep one size "
             "a file"
         )
+    if found[0] < 0:
+        raise InputError(f"{path}: {name} is {found[0]:g}, and can't be negative: correct the file")
     return float(found[0])
 
 

@@ -223,15 +223,15 @@ def _side_level0(
     coordinates: SlideCoordinates, spec: LaySpec, info: SlideInfo, tile_px: int, slide_mpp: float
 ) -> int:
     """Return the side of the square that a tile covers [px, level 0]."""
+    if coordinates.read_at is not None and coordinates.read_at[0] >= len(info.levels):
+        raise UnreadableSlideError(
+            f"{coordinates.path}: its tiles are of level {coordinates.read_at[0]}, and the slide {info.path} has "
+            f"{len(info.levels)} levels: coordinates must be those of this slide"
+        )
     if coordinates.tile_level0 is not None:
         return coordinates.tile_level0
     if coordinates.read_at is not None:
         level, side = coordinates.read_at
-        if not 0 <= level < len(info.levels):
-            raise UnreadableSlideError(
-                f"{coordinates.path}: its tiles are of level {level}, and the slide {info.path} has "
-                f"{len(info.levels)} levels: coordinates must be those of this slide"
-            )
         return max(1, round(side * info.levels[level].downsample))
     mpp = coordinates.mpp or spec.mpp
     if mpp is None:

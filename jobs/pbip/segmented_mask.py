@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from store_schema.slide_view import SlideView
 
 _GATE: Final = "gate-by-label"
 _SOURCE: Final = "source"
+_CONFIDENCE: Final = "confidence"
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,10 @@ def segmented_mask(slide: SlideView, name: str, grid: str | None) -> SegmentedMa
     NotInStoreError, IncompleteError
         The slide has none of that name, or not a whole one.
     InputError
-        It is another kind of mask.
+        It is another kind of mask, or was made of a confidence or of scores that were replaced since.
     """
     raster = read_raster(slide, RasterChoice(name, names.MASK, grid=grid))
+    _check_fresh(raster)
     classes = mask_class_names(raster)
     if not classes:
         raise InputError(
@@ -73,18 +75,49 @@ def segmented_mask(slide: SlideView, name: str, grid: str | None) -> SegmentedMa
     return SegmentedMask(raster, classes, any(step.get("step") == _GATE for step in steps))
 
 
+def _check_fresh(mask: SlideRaster) -> None:
+    """Refuse what another network left: `--overwrite` without `--crf`, say, leaves the old one's -crf behind."""
+    slide, grid = mask.slide, mask.grid
+    for attrs, kind, run in _sources(slide, grid, mask.group_attrs):
+        if run not in slide.runs(grid, kind):
+            return
+        provenance = attrs[names.PROVENANCE]
+        source = provenance.get(_SOURCE)
+        made_of = (
+            source.get(names.FINGERPRINT)
+            if isinstance(source, Mapping)
+            else provenance.get(_CONFIDENCE)
+        )
+        if made_of not in (None, slide.run_attrs(grid, kind, run)[names.FINGERPRINT]):
+            raise InputError(
+                f"{names.MASKS}/{mask.name} of slide {slide.slide_id} is out of date, {kind}/{run} that it goes back "
+                "to was replaced since: make it again by `slidestream pbip segment --overwrite`, or name another mask"
+            )
+
+
 def _scores_of(slide: SlideView, grid: str, attrs: Mapping[str, Any]) -> str | None:
     """Follow what a mask was made of to its scores; None where that ends before."""
+    for _, kind, run in _sources(slide, grid, attrs):
+        if kind == names.SCORES:
+            return run if run in slide.runs(grid, names.SCORES) else None
+    return None
+
+
+def _sources(
+    slide: SlideView, grid: str, attrs: Mapping[str, Any]
+) -> Iterator[tuple[Mapping[str, Any], str, str]]:
+    """Yield each step back from a mask: attributes of what was made, and kind and name of what it was made of."""
     seen = set[str]()
     while True:
         kind, _, rest = str(attrs.get(names.EXTRA, {}).get(_SOURCE, "")).partition("/")
         run = rest.partition("/")[0]
-        if kind == names.SCORES:
-            return run if run in slide.runs(grid, names.SCORES) else None
+        if kind == names.SCORES:  # the first masks have the name of their scores
+            yield attrs, kind, run
         if kind != names.MASKS or run in seen:
-            return None
+            return
+        yield attrs, kind, run
         seen.add(run)
         try:
             attrs = slide.run_attrs(grid, names.MASKS, run)
         except NotInStoreError:
-            return None
+            return

@@ -199,6 +199,34 @@ def test_coordinates_that_make_no_sense(
         raise InputError(failure["message"])
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("tile_size_lv0", -96, "tile_size_lv0 is -96, and can't be negative"),
+        ("tile_level", -3, "tile_level is -3, and can't be negative"),
+        ("tile_level", 77, "its tiles are of level 77"),
+    ],
+)
+def test_sizes_and_levels_that_no_slide_has(
+    slides: Path, tmp_path: Path, field: str, value: int, said: str
+) -> None:
+    (tmp_path / "xy").mkdir()
+    rows = hs2p()
+    rows[field] = value
+    np.save(tmp_path / "xy" / "a.npy", rows)
+    summary = index_coordinates(config(slides, tmp_path))
+    assert not summary["ok"]
+    assert any(said in failure["message"] for failure in summary["failures"])
+
+
+def test_fields_of_several_numbers_are_refused(slides: Path, tmp_path: Path) -> None:
+    (tmp_path / "xy").mkdir()
+    rows = np.zeros(2, [("x", "i8", (2,)), ("y", "i8")])
+    np.save(tmp_path / "xy" / "a.npy", rows)
+    summary = index_coordinates(config(slides, tmp_path))
+    assert "one number each" in summary["failures"][0]["message"]
+
+
 def test_sizes_that_differ_and_folders_without_files(slides: Path, tmp_path: Path) -> None:
     call = config(slides, tmp_path)
     with pytest.raises(InputError, match="has no coordinates"):

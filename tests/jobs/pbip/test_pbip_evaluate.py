@@ -239,6 +239,35 @@ def network(folder: Path, class_names: tuple[str, ...] = ("benign", "tumor")) ->
     return folder
 
 
+def test_masks_of_what_was_replaced_are_refused(
+    evaluate: Callable[..., Any], segmented: Slides
+) -> None:
+    """`segment --overwrite` of another network leaves what was made of the old confidence, if it isn't asked for."""
+    for slide_id in "ab":
+        view = segmented.view(slide_id)
+        made_by = view.run_attrs(segmented.grid, "masks", "seg")["fingerprint"]
+        of_old = "0123456789abcdef" if slide_id == "b" else made_by
+        said = segmented.said[slide_id]
+        segmented.add_mask(
+            slide_id, "seg-crf", said, {"confidence": of_old}, "masks/seg/confidence"
+        )
+        crf = view.run_attrs(segmented.grid, "masks", "seg-crf")["fingerprint"]
+        segmented.add_mask(
+            slide_id, "seg-post", said, {"confidence": crf}, "masks/seg-crf/confidence"
+        )
+    for name in ("seg-crf", "seg-post"):
+        answer, found = evaluate(name=name)
+        assert answer.code == 1
+        assert list(found["slides"]) == ["a"]
+        said_of_it = f"masks/{name} of slide b is out of date, masks/seg that it goes back to"
+        assert said_of_it in found["problems"]["b"]
+    of_old_scores = {"source": {"kind": "scores", "fingerprint": "0123456789abcdef"}}
+    segmented.add_mask("a", "old", segmented.said["a"], of_old_scores, "scores/seg/confidence")
+    answer, _ = evaluate(name="old")
+    assert answer.code == 1
+    assert "scores/seg that it goes back to was replaced" in answer.err
+
+
 def test_the_published_protocol_is_called_leaky(
     evaluate: Callable[..., Any], segmented: Slides
 ) -> None:
