@@ -287,6 +287,22 @@ grid_options = stack(
     ),
 )
 
+compute_options = stack(
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        default="auto",
+        show_default=True,
+    ),
+    click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True),
+    click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    ),
+    click.option(
+        "--require-gpu", is_flag=True, help="An error instead of the CPU when there is no GPU."
+    ),
+)
+
 encode_options = stack(
     click.option(
         "--encoder",
@@ -323,19 +339,7 @@ encode_options = stack(
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="Reference image instead of the shipped target.",
     ),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-        default="auto",
-        show_default=True,
-    ),
-    click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True),
-    click.option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-    ),
-    click.option(
-        "--require-gpu", is_flag=True, help="An error instead of the CPU when there is no GPU."
-    ),
+    compute_options,
     click.option(
         "--dtype",
         type=click.Choice(["float16", "float32"]),

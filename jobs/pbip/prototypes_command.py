@@ -10,6 +10,7 @@ import click
 
 from jobs.option_types import SEED_RANGE
 from jobs.options import (
+    compute_options,
     json_option,
     stack,
     store_option,
@@ -126,19 +127,7 @@ prototype_options = stack(
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="Reference image instead of the shipped target.",
     ),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-        default="auto",
-        show_default=True,
-    ),
-    click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True),
-    click.option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-    ),
-    click.option(
-        "--require-gpu", is_flag=True, help="An error instead of the CPU when there is no GPU."
-    ),
+    compute_options,
     click.option(
         "--name",
         default="prototypes",

@@ -12,6 +12,7 @@ from dataflow.physical_size import MPP_RANGE
 from jobs.option_types import FiniteRange
 from jobs.options import (
     cluster_options,
+    compute_options,
     json_option,
     stack,
     store_option,
@@ -142,19 +143,7 @@ _how = stack(
 )
 
 _where = stack(
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-        default="auto",
-        show_default=True,
-    ),
-    click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True),
-    click.option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-    ),
-    click.option(
-        "--require-gpu", is_flag=True, help="An error instead of the CPU when there is no GPU."
-    ),
+    compute_options,
     click.option(
         "--verify/--no-verify",
         default=True,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.options import cluster_options, run_options, stack, store_option
+from jobs.options import cluster_options, compute_options, run_options, stack, store_option
 from jobs.stream_call import dry_run_option, start, stored_grid_call
 from jobs.training.options import stain_options
 from jobs.vae.training_options import PATH, stain_settings
@@ -64,19 +64,7 @@ if TYPE_CHECKING:
         is_flag=True,
         help="Score tiles of another stain normalization than the model was trained on.",
     ),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-        default="auto",
-        show_default=True,
-    ),
-    click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True),
-    click.option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-    ),
-    click.option(
-        "--require-gpu", is_flag=True, help="An error instead of the CPU when there is no GPU."
-    ),
+    compute_options,
     click.option(
         "--verify/--no-verify",
         default=True,
