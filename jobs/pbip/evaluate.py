@@ -20,6 +20,8 @@ from jobs.pbip.sample_pictures import Sample, Sampler, draw_samples, mask_sample
 from jobs.pbip.segment import background_class
 from jobs.pbip.segmented_mask import SegmentedMask, segmented_mask
 from jobs.run_config import absolute_url
+from jobs.same_scores import check_one_scale
+from jobs.score_reader import ScoreChoice
 from store_schema import names
 from store_schema.errors import InputError, NotInStoreError
 from store_schema.labels import some
@@ -191,7 +193,10 @@ def evaluate_pbip(config: PbipEvaluateConfig, tell: Callable[[str], None]) -> Pb
 
 
 def _call(config: PbipEvaluateConfig, chosen: SplitSlides) -> _Call:
-    class_names = segmented_mask(chosen.judged[0], config.name, config.grid).class_names
+    first = segmented_mask(chosen.judged[0], config.name, config.grid)
+    class_names = first.class_names
+    if first.scores_run is not None:  # masks of several networks can't be pooled either
+        check_one_scale(chosen.judged, ScoreChoice(first.scores_run, grid=first.raster.grid))
     network = None
     if config.protocol == "published":
         assert config.checkpoint is not None  # the command asks for it

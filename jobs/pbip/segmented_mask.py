@@ -46,11 +46,15 @@ class SegmentedMask:
         said: npt.NDArray[np.uint8] = np.where(values == 0, nothing, values - np.uint8(1))
         return said
 
+    @property
+    def scores_run(self) -> str | None:
+        """Name of the scores that it goes back to; None where nothing says so."""
+        return _scores_of(self.raster.slide, self.raster.grid, self.raster.group_attrs)
+
     def model_split(self) -> ModelSplit | None:
         """Return which part of its networks' training the slide was in; None where nothing says so."""
-        slide, grid = self.raster.slide, self.raster.grid
-        run = _scores_of(slide, grid, self.raster.group_attrs)
-        return None if run is None else split_of(slide, grid, run)
+        run = self.scores_run
+        return None if run is None else split_of(self.raster.slide, self.raster.grid, run)
 
 
 def segmented_mask(slide: SlideView, name: str, grid: str | None) -> SegmentedMask:

@@ -109,8 +109,11 @@ class SegmentedSlides:
         group.write_array("mask", values)
         group.finish()
 
-    def add_scores(self, slide_id: str, name: str, seed: int, **extra: Any) -> None:
+    def add_scores(
+        self, slide_id: str, name: str, seed: int, *, weights: str = "", **extra: Any
+    ) -> None:
         """Write ``scores/<name>`` as the segmenter does, of noise."""
+        made = {"made": name, "model": {"weights": [weights]}}
         classes = {"class_names": list(CLASSES)}
         arrays = {
             "confidence": ArraySpec(
@@ -121,7 +124,7 @@ class SegmentedSlides:
             "disagreement": ArraySpec(("tile",), (), "float32"),
         }
         group = self.view(slide_id).create_tile_group(
-            self.grid, "scores", name, arrays, {"made": name}, extra=extra
+            self.grid, "scores", name, arrays, made, extra=extra
         )
         rng = np.random.default_rng(seed)
         for block in range(group.n_blocks):

@@ -239,6 +239,18 @@ def network(folder: Path, class_names: tuple[str, ...] = ("benign", "tumor")) ->
     return folder
 
 
+def test_masks_of_several_networks_are_not_pooled(
+    evaluate: Callable[..., Any], segmented: Slides
+) -> None:
+    for seed, slide_id in enumerate("ab"):
+        segmented.add_scores(slide_id, "net", seed, weights=f"of network {slide_id}")
+        said = segmented.said[slide_id]
+        segmented.add_mask(slide_id, "net", said, {"made": "up"}, "scores/net/confidence")
+    answer, _ = evaluate(name="net")
+    assert answer.code == 1
+    assert "scores net of b were made otherwise than those of a" in answer.err
+
+
 def test_masks_of_what_was_replaced_are_refused(
     evaluate: Callable[..., Any], segmented: Slides
 ) -> None:
