@@ -21,7 +21,7 @@ from models.tile_device import (
     resolve_tile_device,
 )
 from models.tile_outputs import Scores, check_tile_size, stored_arrays
-from models.weights import file_digest
+from models.weights import file_digest, require_planned
 from store_schema import names
 from store_schema.errors import InputError, ModelError
 from store_schema.specs import ArraySpec
@@ -234,11 +234,7 @@ class PbipSegmenterFactory:
         for checkpoint, digest in zip(self.spec.checkpoints, self.digests, strict=True):
             path = Path(checkpoint)
             models.append(load_pbip(path)[0])
-            if file_digest(path) != digest:
-                raise ModelError(
-                    f"{path} is another file here than where the run was planned: plan the run again, with a path "
-                    "that all workers share."
-                )
+            require_planned(path, digest)
         return PbipSegmenter(self, models)
 
 

@@ -24,9 +24,9 @@ from models.tile_outputs import Scores, check_tile_size, stored_arrays
 from models.vae import VaeSkip96
 from models.vae_checkpoint import HEAD, Description, load_head, load_vae, read_vae_description
 from models.vae_loss import kl_nats
-from models.weights import file_digest
+from models.weights import file_digest, require_planned
 from store_schema import names
-from store_schema.errors import InputError, ModelError
+from store_schema.errors import InputError
 from store_schema.specs import ArraySpec
 
 L1: Final = "l1"
@@ -197,12 +197,7 @@ class VaeScorerFactory:
         scorer = (
             HeadScorer(self, network) if isinstance(network, TileHead) else VaeScorer(self, network)
         )
-        path = Path(self.spec.checkpoint)
-        if file_digest(path) != self.digest:
-            raise ModelError(
-                f"{path} is another file here than where the run was planned: plan the run again, with a path "
-                "that all workers share."
-            )
+        require_planned(Path(self.spec.checkpoint), self.digest)
         return scorer
 
     def _network(self) -> VaeSkip96 | TileHead:

@@ -168,6 +168,21 @@ def file_digest(path: Path) -> str:
     return _digest(path, stat.st_size, stat.st_mtime_ns)
 
 
+def require_planned(path: Path, digest: str) -> None:
+    """Check on a worker that a file is the one that a run was planned with.
+
+    Raises
+    ------
+    ModelError
+        Its digest is another.
+    """
+    if file_digest(path) != digest:
+        raise ModelError(
+            f"{path} is another file here than where the run was planned: plan the run again, with a path "
+            "that all workers share."
+        )
+
+
 @lru_cache(maxsize=32)
 def _digest(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as file:

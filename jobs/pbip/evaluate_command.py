@@ -144,7 +144,7 @@ def evaluate(**options: Any) -> int:
 def _config(options: dict[str, Any]) -> PbipEvaluateConfig:
     """Freeze what click parsed; nothing after this knows of options."""
     from jobs.pbip.evaluate import PbipEvaluateConfig
-    from jobs.pbip.segment_settings import checkpoint_of
+    from jobs.training.tile_checkpoint import checkpoint_of
 
     published, run = options["protocol"] == "published", options["run"]
     if published != (run is not None):
@@ -161,7 +161,7 @@ def _config(options: dict[str, Any]) -> PbipEvaluateConfig:
         splits=options["splits"],
         split=options["split"],
         protocol=options["protocol"],
-        checkpoint=checkpoint_of(str(run)) if published else None,
+        checkpoint=str(checkpoint_of(str(run))) if published else None,
         labels=options["labels"],
         resamples=options["resamples"],
         seed=options["seed"],

@@ -191,9 +191,10 @@ def _config(options: dict[str, Any]) -> SegmentConfig:
     from dataflow.stitch_spec import StitchSpec
     from jobs.find_slides import only_grid
     from jobs.pbip.segment import SegmentConfig
-    from jobs.pbip.segment_settings import PbipSegmentSettings, checkpoint_of
+    from jobs.pbip.segment_settings import PbipSegmentSettings
     from jobs.run_config import ClusterSettings, absolute_url, check_store_place
     from jobs.stream_call import absolute_paths, run_dir_of, settings_of
+    from jobs.training.tile_checkpoint import checkpoint_of
     from models.crf import CrfSpec
 
     store = options["store"]
@@ -201,7 +202,7 @@ def _config(options: dict[str, Any]) -> SegmentConfig:
     first: Path = options["runs"][0].expanduser().absolute()
     default_name = first.name if first.is_dir() else first.parent.name
     networks = PbipSegmentSettings(
-        checkpoints=tuple(checkpoint_of(str(run)) for run in options["runs"]),
+        checkpoints=tuple(str(checkpoint_of(str(run))) for run in options["runs"]),
         name=options["name"] or default_name,
         map_px=options["map_px"],
         tta=options["tta"],

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from store_schema.errors import InputError, ModelError
 from store_schema.ids import check_name
-from store_schema.specs import GridSpec
 
 if TYPE_CHECKING:
     from dataflow.stream_spec import EncodeSpec, ModelSlides
@@ -85,23 +83,12 @@ class PbipSegmentSettings:
 
     def grid_check(self) -> GridCheck:
         """Return what refuses grids of another tile size, or, unless that is allowed, of another pixel size."""
-        from jobs.training.tile_checkpoint import scale_of
-        from jobs.training.tile_scale import TileScale
+        from jobs.training.tile_checkpoint import scale_check, scale_of
         from models.pbip_checkpoint import read_pbip_description
 
         wanted = scale_of(read_pbip_description(Path(self.checkpoints[0])))
 
-        def check(grid: GridSpec) -> None:
-            found = TileScale(grid.tile_px, grid.mpp)
-            said = f"{self.checkpoints[0]} was trained on {wanted}, and the grid {grid.name} has {found}"
-            if found.tile_px != wanted.tile_px:
-                raise InputError(f"{said}: make a grid with {wanted.making}.")
-            if not wanted.same_mpp(found) and not self.allow_other_grid:
-                raise InputError(
-                    f"{said}: make a grid with {wanted.making}, or add --allow-other-grid."
-                )
-
-        return check
+        return scale_check(self.checkpoints[0], wanted, allow_other_mpp=self.allow_other_grid)
 
     def _model_slides(self) -> ModelSlides | None:
         """Return the slides that any of the networks was trained with; None where one doesn't say."""
@@ -116,24 +103,3 @@ class PbipSegmentSettings:
                 return None
             train, val = train | known.train, val | known.val
         return ModelSlides(train, val - train)
-
-
-def checkpoint_of(run: str) -> str:
-    """Return the checkpoint of a run directory, or the file that was given.
-
-    Raises
-    ------
-    ModelError
-        There is none.
-    """
-    from models.fit import checkpoint_paths
-
-    path = Path(run).expanduser().absolute()
-    if not path.is_dir():
-        return str(path)
-    checkpoint, _ = checkpoint_paths(path)
-    if not checkpoint.with_suffix(".json").is_file():
-        raise ModelError(
-            f"{path} has no trained network: give the run directory of a `pbip train` that is finished."
-        )
-    return str(checkpoint)

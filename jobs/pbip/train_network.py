@@ -10,9 +10,8 @@ from typing import Any, Final
 import torch
 
 from dataflow.stain import StainSpec
-from jobs.pbip.segment_settings import checkpoint_of
 from jobs.pbip.train_config import NetworkSettings
-from jobs.training.tile_checkpoint import model_slides, scale_of
+from jobs.training.tile_checkpoint import checkpoint_of, model_slides, scale_of
 from jobs.training.tile_scale import TileScale
 from models.pbip import Pbip, PbipConfig, new_pbip
 from models.pbip_checkpoint import read_pbip_description, start_from
@@ -85,7 +84,7 @@ def start_network(
     )
     prototypes = torch.from_numpy(bank.features)
     if settings.init is not None:
-        path = Path(checkpoint_of(settings.init))
+        path = checkpoint_of(settings.init)
         description = read_pbip_description(path)
         _check_tiles(description, path, scale, stain)
         model = new_pbip(config, prototypes, seed=seed)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from dataflow.stream_spec import ModelSlides
+from jobs.tile_model_settings import GridCheck
 from jobs.training.tile_scale import TileScale
 from models.fit import checkpoint_paths
-from store_schema.errors import ModelError
+from store_schema.errors import InputError, ModelError
+from store_schema.specs import GridSpec
 
 VAE_SLIDES: Final = "vae_slides"
 """Key of what a head was trained on: the slides of the VAE that it stands on."""
@@ -23,7 +25,7 @@ def checkpoint_of(run: str) -> Path:
     ModelError
         There is nothing such, or the run isn't finished.
     """
-    path = Path(run)
+    path = Path(run).expanduser().absolute()
     if not path.is_dir():
         return path
     checkpoint, last = checkpoint_paths(path)
@@ -41,6 +43,32 @@ def scale_of(description: Mapping[str, Any]) -> TileScale:
     """Return which tiles a checked description is of."""
     mpp = description["mpp"]
     return TileScale(int(description["tile_px"]), None if mpp is None else float(mpp))
+
+
+def scale_check(checkpoint: str, wanted: TileScale, *, allow_other_mpp: bool) -> GridCheck:
+    """Return what refuses grids of another tile size or, unless that is allowed, of another pixel size.
+
+    Parameters
+    ----------
+    checkpoint
+        Of the model, for the sentence.
+    wanted
+        Which tiles it was trained on.
+    allow_other_mpp
+        Take tiles of another pixel size.
+    """
+
+    def check(grid: GridSpec) -> None:
+        found = TileScale(grid.tile_px, grid.mpp)
+        said = f"{checkpoint} was trained on {wanted}, and the grid {grid.name} has {found}"
+        if found.tile_px != wanted.tile_px:
+            raise InputError(f"{said}: make a grid with {wanted.making}.")
+        if not (wanted.same_mpp(found) or allow_other_mpp):
+            raise InputError(
+                f"{said}: make a grid with {wanted.making}, or add --allow-other-grid."
+            )
+
+    return check
 
 
 def model_slides(description: Mapping[str, Any]) -> ModelSlides | None:

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from jobs.training.stain_settings import StainSettings
-from store_schema.errors import InputError
 from store_schema.ids import check_name
-from store_schema.specs import GridSpec
 
 if TYPE_CHECKING:
     from dataflow.stream_spec import EncodeSpec
@@ -95,22 +93,9 @@ class VaeScoreSettings:
         """Return what refuses grids of another tile size, or, unless that is allowed, of another pixel size."""
         from pathlib import Path
 
-        from jobs.training.tile_checkpoint import scale_of
-        from jobs.training.tile_scale import TileScale
+        from jobs.training.tile_checkpoint import scale_check, scale_of
         from models.vae_checkpoint import read_vae_description
 
         wanted = scale_of(read_vae_description(Path(self.checkpoint)))
 
-        def check(grid: GridSpec) -> None:
-            found = TileScale(grid.tile_px, grid.mpp)
-            said = (
-                f"{self.checkpoint} was trained on {wanted}, and the grid {grid.name} has {found}"
-            )
-            if found.tile_px != wanted.tile_px:
-                raise InputError(f"{said}: make a grid with {wanted.making}.")
-            if not wanted.same_mpp(found) and not self.allow_other_grid:
-                raise InputError(
-                    f"{said}: make a grid with {wanted.making}, or add --allow-other-grid."
-                )
-
-        return check
+        return scale_check(self.checkpoint, wanted, allow_other_mpp=self.allow_other_grid)
