@@ -14,11 +14,14 @@ from torch import Tensor
 from store_schema.errors import InputError
 
 # Raised when the same settings lead to other numbers.
-CRF_VERSION: Final = 1
+CRF_VERSION: Final = 2
 
 # No class is impossible to begin with: a confidence of 0 is 14 nat below one of 1.
 _LEAST_SHARE: Final = 1e-6
 _MOST_RADIUS_PX: Final = 32
+# Neighbours of less weight than this, all together, say nothing: colours as far apart as black and white, whose
+# kernel is below what float32 can tell from 0. The value is Krähenbühl's.
+_LEAST_KERNEL: Final = 1e-20
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,10 @@ class CrfSpec:
     arXiv:1805.04777). With the share q_i(c) of class c at pixel i, and pixels j within ``radius_px`` rows and columns:
 
     - b_ij = exp(-|p_i - p_j|² / 2 bilateral_px² - |I_i - I_j|² / 2 colour²), s_ij = exp(-|p_i - p_j|² / 2 spatial_px²)
-    - m_i(c) = bilateral_weight · Σ_j b_ij q_j(c) / Σ_j b_ij + spatial_weight · Σ_j s_ij q_j(c) / Σ_j s_ij, j ≠ i
+    - m_i(c) = bilateral_weight · Σ_j b_ij q_j(c) / (ε + Σ_j b_ij)
+      + spatial_weight · Σ_j s_ij q_j(c) / (ε + Σ_j s_ij), j ≠ i
     - q_i(c) ← softmax_c(log u_i(c) + m_i(c)), u the confidence, brought to a sum of 1 over the classes
+    - ε = 1e-20
 
     The sums in the denominators are what Krähenbühl's code calls ``NORMALIZE_AFTER``. By them a weight is the most that
     neighbours can say, in nat, whatever the window and however few of its pixels are known.
@@ -143,9 +148,9 @@ class _Field:
         self._spec = spec
         ones = known[None]
         self._bilateral = list(_bilateral(image, known, spec)) if spec.bilateral_weight else []
-        self._bilateral_sum = _positive(self._bilateral_said(ones))
+        self._bilateral_sum = self._bilateral_said(ones) + _LEAST_KERNEL
         self._spatial = _gaussian(spec.spatial_px, spec.radius_px)
-        self._spatial_sum = _positive(self._spatial_said(ones))
+        self._spatial_sum = self._spatial_said(ones) + _LEAST_KERNEL
 
     def messages(self, share: Tensor) -> Tensor:
         """Return m (class, y, x) [nat] of shares that are 0 where nothing is known."""
@@ -203,11 +208,6 @@ def _shifted_sum(values: Tensor, weights: list[float], dim: int) -> Tensor:
             out.narrow(dim, distance, size - distance).add_(before, alpha=weight)
             out.narrow(dim, 0, size - distance).add_(after, alpha=weight)
     return out
-
-
-def _positive(sums: Tensor) -> Tensor:
-    """Return the sums, 1 where no neighbour says anything."""
-    return torch.where(sums > 0, sums, 1.0)
 
 
 def _softmax(logits: Tensor) -> Tensor:

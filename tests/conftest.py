@@ -9,10 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the long tests too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the same examples in every short run, so that a red one speaks of the change; --slow takes new ones."""
+    if not config.getoption("--slow"):
+        settings.register_profile("same-examples", derandomize=True, database=None)
+        settings.load_profile("same-examples")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -49,7 +49,7 @@ def by_definition(
                     norms[kernel] += weight
             message = sum(
                 (
-                    strength * sums[kernel] / (norms[kernel] or 1.0)
+                    strength * sums[kernel] / (norms[kernel] + 1e-20)
                     for kernel, strength in (
                         ("bilateral", spec.bilateral_weight),
                         ("spatial", spec.spatial_weight),
@@ -85,6 +85,14 @@ def test_it_is_its_formulas(
 ) -> None:
     np.testing.assert_allclose(
         refined(*picture, spec), by_definition(*picture, spec), rtol=2e-4, atol=1e-6
+    )
+
+
+def test_colours_that_float32_cannot_tell_from_infinitely_far_say_nothing() -> None:
+    confidence = np.array([[[0.735, 0.220]], [[0.793, 0.911]]], np.float32)
+    image = np.array([[[35, 174, 7], [216, 120, 224]]], np.uint8)  # their kernel is 1e-45
+    np.testing.assert_allclose(
+        refined(confidence, image, SPEC), by_definition(confidence, image, SPEC), rtol=2e-4
     )
 
 
