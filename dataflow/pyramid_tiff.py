@@ -17,6 +17,7 @@ _SHORT, _LONG, _RATIONAL = 3, 4, 5  # TIFF field types
 _SIZES: Final = {_SHORT: 2, _LONG: 4, _RATIONAL: 8}
 _UM_PER_CM: Final = 10_000
 _REDUCED_IMAGE: Final = 1
+_BAND_ROWS: Final = 64  # of a coarse level, made at once
 
 _Field = tuple[int, int, list[int]]  # tag, type, values (a rational is two)
 
@@ -69,7 +70,11 @@ def _reduced(level0: npt.NDArray[np.uint8], downsample: int) -> npt.NDArray[np.u
         return level0
     height, width = (side // downsample for side in level0.shape[:2])
     whole = level0[: height * downsample, : width * downsample]
-    return np.asarray(Image.fromarray(whole).reduce(downsample))
+    reduced = np.empty((height, width, 3), np.uint8)
+    for row in range(0, height, _BAND_ROWS):  # in bands: Pillow copies what it is given
+        band = whole[row * downsample : (row + _BAND_ROWS) * downsample]
+        reduced[row : row + _BAND_ROWS] = Image.fromarray(band).reduce(downsample)
+    return reduced
 
 
 def _fields(level: npt.NDArray[np.uint8], tile_px: int, mpp: float | None) -> list[_Field]:
