@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +35,54 @@ def read_area(reader: SlideReader, level: int, box: Box, out: npt.NDArray[np.uin
     ReadFailedError
         A part of the box can't be decoded.
     """
-    rows, columns = out.shape[:2]
+    for part in area_parts(box, out.shape[1], out.shape[0]):
+        part.resample(reader.read_level(level, *part.level_box), out)
+
+
+@dataclass(frozen=True)
+class AreaPart:
+    """A part of a box that is read and resampled at once.
+
+    Attributes
+    ----------
+    level_box
+        x, y, width, height [px of the level], whole: what must be read.
+    covered
+        What the part covers [px of what was read].
+    left, top, right, bottom
+        Where it goes [px of the result].
+    """
+
+    level_box: tuple[int, int, int, int]
+    covered: Box
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def resample(self, pixels: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> None:
+        """Resample what was read, uint8 (y, x, 3), into its place in ``out``."""
+        width_px, height_px = self.right - self.left, self.bottom - self.top
+        out[self.top : self.bottom, self.left : self.right] = area_resample(
+            pixels, self.covered, width_px, height_px
+        )
+
+
+def area_parts(box: Box, columns: int, rows: int) -> Iterator[AreaPart]:
+    """Divide a box into parts of bounded size.
+
+    Parameters
+    ----------
+    box
+        What the result covers [px of the level].
+    columns, rows
+        Size of the result [px].
+
+    Yields
+    ------
+    AreaPart
+        Row by row; as many for every box of the same size.
+    """
     px_x, px_y = box.width / columns, box.height / rows
     step_x, step_y = (max(1, int(_READ_BLOCK_PX / px)) for px in (px_x, px_y))
     for top in range(0, rows, step_y):
@@ -42,9 +91,8 @@ def read_area(reader: SlideReader, level: int, box: Box, out: npt.NDArray[np.uin
             right = min(left + step_x, columns)
             x, first_x, n_x = _whole_px(box.x + left * px_x, box.x + right * px_x)
             y, first_y, n_y = _whole_px(box.y + top * px_y, box.y + bottom * px_y)
-            part = Box(x - first_x, y - first_y, (right - left) * px_x, (bottom - top) * px_y)
-            pixels = reader.read_level(level, first_x, first_y, n_x, n_y)
-            out[top:bottom, left:right] = area_resample(pixels, part, right - left, bottom - top)
+            covered = Box(x - first_x, y - first_y, (right - left) * px_x, (bottom - top) * px_y)
+            yield AreaPart((first_x, first_y, n_x, n_y), covered, left, top, right, bottom)
 
 
 def read_thumbnail(reader: SlideReader, px_level0: float) -> npt.NDArray[np.uint8]:

@@ -163,9 +163,8 @@ def _decoded_batches(
 
     A yielded tensor is a view of a reused buffer: it is gone with the next step of the iterator.
     """
-    reader = TileReader(
-        worker_cache.slide_reader(task.source.path, task.source.mpp, task.stamp), plan
-    )
+    slide = worker_cache.slide_reader(task.source.path, task.source.mpp, task.stamp)
+    reader = TileReader(slide, plan, x, y)
     pool = worker_cache.decode_pool()
     batch = loaded.model.batch_size
     pinned = loaded.model.device.type == "cuda"
@@ -174,7 +173,7 @@ def _decoded_batches(
         n = min(batch, len(x) - start)
         pixels = buffer.numpy()[:n]
         with tally.stage(meters.READ, pixels.nbytes):
-            reader.read(x[start : start + n], y[start : start + n], pixels)
+            reader.read(start, start + n, pixels)
 
     starts = iter(range(0, len(x), batch))
     ahead: list[tuple[int, torch.Tensor, Future[None]]] = []

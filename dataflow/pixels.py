@@ -64,7 +64,7 @@ def read_tiles(
     reader = _reader(source, _modified_ns(source), slide_mpp, fingerprint)
     plan = TilePlan.for_square(reader.info, tile_level0, tile_px)
     out = np.empty((len(x), tile_px, tile_px, 3), np.uint8)
-    TileReader(reader, plan).read(x, y, out)
+    TileReader(reader, plan, x, y).read(0, len(x), out)
     return out
 
 

@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from dataflow.physical_size import physical_size
 from dataflow.reader_openslide import over_white
-from dataflow.slide import Level, SlideInfo
+from dataflow.slide import Level, SeparateBoxes, SlideInfo
 from store_schema.errors import ReadFailedError, UnreadableSlideError
 
 MAX_IMAGE_PX: Final = 400_000_000  # 1.2 GB as RGB: the whole image is held while its slide is open
@@ -82,6 +82,7 @@ class ImageReader:
             mpp=size.mpp,
             mpp_source=size.source,
             mpp_note=size.note,
+            decoder="pillow",
         )
 
     @property
@@ -102,6 +103,10 @@ class ImageReader:
         if left < right and top < bottom:
             box[top - y : bottom - y, left - x : right - x] = pixels[top:bottom, left:right]
         return box
+
+    def shared(self, level: int, boxes: npt.NDArray[np.int64]) -> SeparateBoxes:
+        """Announce boxes; see :meth:`dataflow.slide.SlideReader.shared`."""
+        return SeparateBoxes(self, level, boxes)
 
     def close(self) -> None:
         """Give back the pixels."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import openslide
 
 from dataflow.physical_size import objective_power, physical_size
-from dataflow.slide import SlideInfo, levels_of
+from dataflow.slide import SeparateBoxes, SlideInfo, levels_of
 from store_schema.errors import ReadFailedError, UnreadableSlideError
 
 
@@ -61,6 +61,7 @@ class OpenSlideReader:
             mpp_source=size.source,
             mpp_note=size.note,
             objective_power=objective_power(properties),
+            decoder="openslide",
         )
 
     @property
@@ -89,6 +90,10 @@ class OpenSlideReader:
                 ) from error
             self._replace(None, fresh)
         return over_white(np.asarray(region))
+
+    def shared(self, level: int, boxes: npt.NDArray[np.int64]) -> SeparateBoxes:
+        """Announce boxes; see :meth:`dataflow.slide.SlideReader.shared`."""
+        return SeparateBoxes(self, level, boxes)
 
     def close(self) -> None:
         """Give back the file handles."""

@@ -56,6 +56,9 @@ class SlideInfo:
         What a person should know about ``mpp``, or an empty string.
     objective_power
         Nominal magnification, or None.
+    decoder
+        What decodes pixels and, where that is not the fastest way, why: ``libjpeg-turbo``, or
+        ``openslide (level 0 is stored as JPEG 2000)``.
     """
 
     path: str
@@ -67,6 +70,7 @@ class SlideInfo:
     mpp_source: MppSource
     mpp_note: str = ""
     objective_power: float | None = None
+    decoder: str = ""
 
     def finer_level(self, downsample: float) -> int:
         """Return the index of the coarsest level that is still fine enough.
@@ -79,6 +83,27 @@ class SlideInfo:
         limit = downsample * (1 + UPSAMPLING_TOLERANCE)
         serving = [i for i, level in enumerate(self.levels) if level.downsample <= limit]
         return max(serving, key=lambda i: self.levels[i].downsample, default=0)
+
+
+class SharedBoxes(Protocol):
+    """Boxes of one level that are read together, so that what they have in common is decoded once."""
+
+    def read(self, i: int, out: npt.NDArray[np.uint8]) -> None:
+        """Read a box; may be called from several threads, in any order.
+
+        Parameters
+        ----------
+        i
+            Which box. Reading one again works, but decodes again.
+        out
+            uint8 (height, width, 3), filled in place; white outside the slide.
+
+        Raises
+        ------
+        ReadFailedError
+            A part of the box can't be decoded; ``out`` is then undefined.
+        """
+        ...
 
 
 class SlideReader(Protocol):
@@ -116,9 +141,35 @@ class SlideReader(Protocol):
         """
         ...
 
+    def shared(self, level: int, boxes: npt.NDArray[np.int64]) -> SharedBoxes:
+        """Announce boxes that will be read, each once, in an order that keeps neighbours together.
+
+        Parameters
+        ----------
+        level
+            Index into ``info.levels``.
+        boxes
+            int64 (n, 4): x, y, width, height [px, that level].
+        """
+        ...
+
     def close(self) -> None:
         """Give back the file handles; later reads raise ReadFailedError."""
         ...
+
+
+@dataclass(frozen=True)
+class SeparateBoxes:
+    """The :class:`SharedBoxes` of a reader that shares nothing, or does so by a cache of its own."""
+
+    reader: SlideReader
+    level: int
+    boxes: npt.NDArray[np.int64]
+
+    def read(self, i: int, out: npt.NDArray[np.uint8]) -> None:
+        """Read a box; see :meth:`SharedBoxes.read`."""
+        x, y, width, height = self.boxes[i].tolist()
+        out[:] = self.reader.read_level(self.level, x, y, width, height)
 
 
 def levels_of(sizes: Sequence[tuple[int, int]], downsamples: Sequence[float]) -> tuple[Level, ...]:

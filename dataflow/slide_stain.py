@@ -51,5 +51,5 @@ def _sample_tiles(reader: SlideReader, slide: SlideView, grid_name: str) -> npt.
     chosen = np.sort(generator.choice(len(table), size=count, replace=False))
     plan = stored_plan(reader.info, slide, grid_name)
     tiles = np.empty((count, plan.tile_px, plan.tile_px, 3), dtype=np.uint8)
-    TileReader(reader, plan).read(table.x[chosen], table.y[chosen], tiles)
+    TileReader(reader, plan, table.x[chosen], table.y[chosen]).read(0, count, tiles)
     return tiles

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dataflow.area_read import read_area
+from dataflow.area_read import area_parts
 from dataflow.resample import Box
 from dataflow.slide import SlideInfo, SlideReader
 from store_schema.specs import GridGeometry
@@ -76,52 +76,91 @@ class TilePlan:
         return factor if whole else None
 
 
-@dataclass(frozen=True)
 class TileReader:
-    """Reads tiles of one slide by one plan; may be used from several threads at once.
+    """Reads the tiles of one block of a slide; may be used from several threads at once.
 
     Where the tile's pixels are those of the level, they are copied; where each is the mean of a
-    whole number of them, they are averaged (powers of two); otherwise they are area-resampled from the fractional
-    box. Beyond the border of the slide tiles are white.
+    whole number of them, they are averaged (powers of two); otherwise they are area-resampled from
+    the fractional box. Beyond the border of the slide tiles are white. What several tiles have in
+    common is decoded once, where the reader can.
+
+    Parameters
+    ----------
+    reader
+        The slide.
+    plan
+        How tiles are read.
+    x, y
+        Integer (n,), top-left corners of all tiles [px, level 0]; neighbours in the block should
+        be neighbours in the slide, so that little must be kept for later tiles.
     """
 
-    reader: SlideReader
-    plan: TilePlan
-
-    def read(
-        self, x: npt.NDArray[np.int32], y: npt.NDArray[np.int32], out: npt.NDArray[np.uint8]
+    def __init__(
+        self,
+        reader: SlideReader,
+        plan: TilePlan,
+        x: npt.NDArray[np.integer],
+        y: npt.NDArray[np.integer],
     ) -> None:
-        """Read a batch of tiles into ``out``.
+        self._plan = plan
+        corner = (
+            np.stack([x, y], axis=1) / plan.level_downsample
+        )  # float64 (n, 2) [px of the level]
+        shift_level0 = np.abs(corner - np.rint(corner)).max(axis=1) * plan.level_downsample
+        factor = plan.whole_factor
+        if factor is None or (factor > 1 and factor * plan.tile_px > _MAX_REDUCED_PX):
+            exact = np.zeros(len(corner), bool)
+        else:
+            exact = shift_level0 < _EXACT_LEVEL0_PX
+        self._factor = factor or 1
+        side = plan.tile_level_px
+        self._parts = {
+            int(i): list(
+                area_parts(Box(*corner[i].tolist(), side, side), plan.tile_px, plan.tile_px)
+            )
+            for i in np.flatnonzero(~exact)
+        }
+        self._first_box = np.zeros(len(corner) + 1, np.int64)  # a tile's boxes follow each other
+        n_boxes = np.ones(len(corner), np.int64)
+        n_boxes[~exact] = [len(parts) for parts in self._parts.values()]
+        np.cumsum(n_boxes, out=self._first_box[1:])
+        boxes = np.empty((int(self._first_box[-1]), 4), np.int64)
+        first = self._first_box[:-1]
+        boxes[first[exact], :2] = np.rint(corner[exact])
+        boxes[first[exact], 2:] = self._factor * plan.tile_px
+        for i, parts in self._parts.items():
+            boxes[first[i] : first[i] + len(parts)] = [part.level_box for part in parts]
+        self._boxes = reader.shared(plan.level, boxes)
+
+    def read(self, start: int, stop: int, out: npt.NDArray[np.uint8]) -> None:
+        """Read the tiles from ``start`` to before ``stop``.
 
         Parameters
         ----------
-        x, y
-            int32 (n,), top-left corners [px, level 0]; neighbours in the batch should be
-            neighbours in the slide, so that decoded blocks are shared.
+        start, stop
+            Which tiles of the block. What tiles share is decoded once as long as each is read once.
         out
-            uint8 (n, tile_px, tile_px, 3), filled in place.
+            uint8 (stop - start, tile_px, tile_px, 3), filled in place.
 
         Raises
         ------
         ReadFailedError
             A tile can't be decoded; ``out`` is then undefined from that tile on.
         """
-        for i in range(x.shape[0]):
-            self._read_tile(int(x[i]), int(y[i]), out[i])
+        for i in range(start, stop):
+            self._read_tile(i, out[i - start])
 
-    def _read_tile(self, x_level0: int, y_level0: int, out: npt.NDArray[np.uint8]) -> None:
-        plan = self.plan
-        x, y = x_level0 / plan.level_downsample, y_level0 / plan.level_downsample
-        shift_level0 = max(abs(x - round(x)), abs(y - round(y))) * plan.level_downsample
-        factor = plan.whole_factor
-        if (
-            factor is None
-            or shift_level0 >= _EXACT_LEVEL0_PX
-            or (factor > 1 and factor * plan.tile_px > _MAX_REDUCED_PX)
-        ):
-            side = plan.tile_level_px
-            read_area(self.reader, plan.level, Box(x, y, side, side), out)
-            return
-        side_px = factor * plan.tile_px
-        pixels = self.reader.read_level(plan.level, round(x), round(y), side_px, side_px)
-        out[:] = pixels if factor == 1 else np.asarray(Image.fromarray(pixels).reduce(factor))
+    def _read_tile(self, i: int, out: npt.NDArray[np.uint8]) -> None:
+        box = int(self._first_box[i])
+        if i in self._parts:
+            for k, part in enumerate(self._parts[i]):
+                pixels = np.empty((part.level_box[3], part.level_box[2], 3), np.uint8)
+                self._boxes.read(box + k, pixels)
+                part.resample(pixels, out)
+        elif self._factor == 1:
+            self._boxes.read(box, out)
+        else:
+            side_px = self._factor * self._plan.tile_px
+            pixels = np.empty((side_px, side_px, 3), np.uint8)
+            self._boxes.read(box, pixels)
+            out[:] = np.asarray(Image.fromarray(pixels).reduce(self._factor))

@@ -114,7 +114,7 @@ def read_square(tiles: GridTiles, x: int, y: int, n: int) -> npt.NDArray[np.uint
             (corner + steps * tiles.tile_level0).astype(np.int32)
             for corner, steps in ((x, along), (y, down))
         )
-        TileReader(reader, plan).read(at_x, at_y, parts)
+        TileReader(reader, plan, at_x, at_y).read(0, n * n, parts)
     finally:
         reader.close()
     side = n * plan.tile_px

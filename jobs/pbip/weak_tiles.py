@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 
 from dataflow.keyed_cache import KeyedCache
-from dataflow.slide import open_slide
+from dataflow.slide import SlideReader, open_slide
 from dataflow.slide_stain import fit_stored_slide
 from dataflow.stain import StainNormalizer, StainSpec
 from dataflow.stored_plan import stored_plan
-from dataflow.tile_reader import TileReader
+from dataflow.tile_reader import TilePlan, TileReader
 from dataflow.worker_cache import decode_pool
 from jobs.training.stored_slides import slide_source
 from store_schema import names
@@ -75,7 +75,7 @@ class StoreWeakTiles:
         self.slides = tuple(slides)
         self.tell: Callable[[int], None] = lambda _: None
         self._stain = stain
-        self._readers: KeyedCache[TileReader] = KeyedCache(_OPEN_SLIDES)
+        self._readers: KeyedCache[tuple[SlideReader, TilePlan]] = KeyedCache(_OPEN_SLIDES)
         self._normalizers: KeyedCache[StainNormalizer] = KeyedCache(len(self.slides))
         counts = [len(each.tiles) for each in self.slides]
         self.slide_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
@@ -131,17 +131,18 @@ class StoreWeakTiles:
 
     def _decode(self, number: int, indices: Indices) -> Pixels:
         """Read tiles of one slide, neighbours after each other: decoded blocks are shared."""
-        reader = self._readers.get(number, lambda: self._reader(number))
+        reader, plan = self._readers.get(number, lambda: self._reader(number))
         order = np.argsort(self.tile[indices], kind="stable")
         pixels = np.empty((len(indices), self.tile_px, self.tile_px, 3), np.uint8)
-        reader.read(self.x[indices[order]], self.y[indices[order]], pixels)
+        block = TileReader(reader, plan, self.x[indices[order]], self.y[indices[order]])
+        block.read(0, len(order), pixels)
         return pixels[np.argsort(order)]
 
-    def _reader(self, number: int) -> TileReader:
+    def _reader(self, number: int) -> tuple[SlideReader, TilePlan]:
         slide = self.slides[number].slide
         source = slide_source(slide)
         reader = open_slide(source.path, source.mpp)
-        return TileReader(reader, stored_plan(reader.info, slide, self.grid))
+        return reader, stored_plan(reader.info, slide, self.grid)
 
     def _normalized(self, number: int, pixels: Pixels) -> Pixels:
         if self._stain.method == "none":

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from dataflow.pyramid_tiff import write_pyramid
-from dataflow.slide import Level, SlideInfo, SlideReader, levels_of
+from dataflow.slide import Level, SeparateBoxes, SlideInfo, SlideReader, levels_of
 
 
 class ArrayReader:
@@ -41,6 +41,9 @@ class ArrayReader:
             rows.clip(0, pixels.shape[0] - 1)[:, None], columns.clip(0, pixels.shape[1] - 1)
         ]
         return np.where(inside[..., None], box, 255).astype(np.uint8)
+
+    def shared(self, level: int, boxes: npt.NDArray[np.int64]) -> SeparateBoxes:
+        return SeparateBoxes(self, level, boxes)
 
     def close(self) -> None:
         pass

@@ -39,7 +39,7 @@ def read_grid(
     geometry, table = make_tiles(reader.info, spec, None)
     plan = TilePlan.of(reader.info, geometry, spec.tile_px)
     out = np.zeros((len(table), spec.tile_px, spec.tile_px, 3), np.uint8)
-    TileReader(reader, plan).read(table.x, table.y, out)
+    TileReader(reader, plan, table.x, table.y).read(0, len(table), out)
     return plan, table, out
 
 
@@ -93,9 +93,8 @@ def test_an_odd_corner_on_a_coarser_level_is_not_moved(array_reader: type[ArrayR
     half = np.broadcast_to((np.arange(120) * 2).astype(np.uint8)[None, :, None], (120, 120, 3))
     reader = array_reader(np.ascontiguousarray(ramp), np.ascontiguousarray(half))
     out = np.empty((1, 16, 16, 3), np.uint8)
-    TileReader(reader, TilePlan.for_square(reader.info, 32, 16)).read(
-        np.array([33], np.int32), np.array([0], np.int32), out
-    )
+    plan = TilePlan.for_square(reader.info, 32, 16)
+    TileReader(reader, plan, np.array([33]), np.array([0])).read(0, 1, out)
     # between the level's pixels 32 and 34, where level 0 has its 33
     assert out[0, 0, :3, 0].tolist() == [33, 35, 37]
 
