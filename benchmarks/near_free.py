@@ -25,10 +25,13 @@ class NearFreeFactory:
         ``cpu`` or ``cuda``.
     batch_size
         Tiles per call.
+    precision
+        Of the linear layer; the pooling is exact.
     """
 
     device: str = "cpu"
     batch_size: int = 32
+    precision: str = "fp32"
 
     @property
     def name(self) -> str:

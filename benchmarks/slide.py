@@ -32,7 +32,7 @@ def stained_pixels() -> npt.NDArray[np.uint8]:
     """Return uint8 (512, 512, rgb), the picture that all slides are made of."""
     from skimage import data
 
-    return np.asarray(data.immunohistochemistry(), dtype=np.uint8)
+    return np.asarray(data.immunohistochemistry(), dtype=np.uint8)  # type: ignore[no-untyped-call]
 
 
 def benchmark_slide(folder: Path, n_tiles: int = FULL_TILES) -> Path:
