@@ -116,7 +116,11 @@ class TileReader:
         side = plan.tile_level_px
         self._parts = {
             int(i): list(
-                area_parts(Box(*corner[i].tolist(), side, side), plan.tile_px, plan.tile_px)
+                area_parts(
+                    Box(float(corner[i, 0]), float(corner[i, 1]), side, side),
+                    plan.tile_px,
+                    plan.tile_px,
+                )
             )
             for i in np.flatnonzero(~exact)
         }
