@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -32,6 +37,23 @@ def fault_counts(request: pytest.FixtureRequest) -> Callable[..., None]:
         told.append(FaultCounts(name, tried, detected, recovered))
 
     return tell
+
+
+@pytest.fixture(scope="session")
+def fault_run() -> Iterator[ModuleType]:
+    """Return the module of the run that faults are made in, which worker processes can import too."""
+    here = str(Path(__file__).parent)
+    before = os.environ.get("PYTHONPATH")
+    sys.path.insert(0, here)
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [here, str(Path(__file__).parents[2]), before])
+    )
+    yield importlib.import_module("fault_run")
+    sys.path.remove(here)
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
 
 
 def pytest_terminal_summary(
