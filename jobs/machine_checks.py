@@ -54,14 +54,18 @@ def gpu_check() -> Check:
     """Say what GPU torch can use, and with what precision a run would."""
     import torch
 
+    from models.bf16_check import cpu_is_good_at_bf16
     from models.precision import resolve_precision
 
     with warnings.catch_warnings(record=True) as said:  # torch warns of a driver that is too old
         warnings.simplefilter("always")
         usable = torch.cuda.is_available()
     if not usable:
-        facts = {"gpus": [], "bf16": False, "precision": resolve_precision("auto", "cpu")}
+        bf16 = cpu_is_good_at_bf16()
+        facts = {"gpus": [], "bf16": bf16, "precision": resolve_precision("auto", "cpu")}
         says = f"no GPU: everything runs on the CPU, in {facts['precision']}"
+        if bf16:
+            says += " (encoders in bf16 where that leaves their features as they are)"
         if said or Path("/proc/driver/nvidia").exists():
             why = f" ({one_line(said[0].message)})" if said else ""
             says = (

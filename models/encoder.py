@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from models.bf16_check import LEAST_COSINE, bf16_cosine, cpu_is_good_at_bf16
 from models.cards import DEFAULT_ENCODER, EncoderCard
 from models.precision import DeviceType, Precision, PrecisionChoice, arithmetic, resolve_precision
 from models.preprocess import Preprocess, ResizeMode
@@ -96,8 +97,11 @@ class EncoderFactory:
     def __post_init__(self) -> None:
         device = resolve_tile_device(self.spec.device, require_gpu=self.spec.require_gpu)
         object.__setattr__(self, "device", device)
-        object.__setattr__(self, "precision", resolve_precision(self.spec.precision, device))
         object.__setattr__(self, "card", find_source(self.spec.name).card)
+        precision = resolve_precision(self.spec.precision, device)
+        if self.spec.precision == "auto" and device == "cpu" and self._bf16_serves():
+            precision = "bf16"
+        object.__setattr__(self, "precision", precision)
 
     @property
     def name(self) -> str:
@@ -180,6 +184,14 @@ class EncoderFactory:
         with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it was
             torch.default_generator.manual_seed(self.spec.seed)
             return source.network(None)
+
+    def _bf16_serves(self) -> bool:
+        """Whether bfloat16 is fast here and leaves the features as they are, which is tried out."""
+        if not cpu_is_good_at_bf16():
+            return False
+        # without a resize tiles may have any size; the model's own is one that it can take
+        tile_px = None if self.spec.resize != "none" else self.card.input_px
+        return bf16_cosine(self.network().eval(), self.preprocess, tile_px) >= LEAST_COSINE
 
     def _weights_digest(self) -> str:
         source = find_source(self.spec.name)

@@ -13,6 +13,7 @@ from timm.data.config import resolve_data_config
 from torch import nn
 
 from models.cards import RGB, EncoderCard, Interpolation
+from models.fold import fold_batch_norms
 from models.weights import hub_weights, local_weights, read_state
 from store_schema.errors import ModelError
 
@@ -70,9 +71,9 @@ class TimmSource:
         return hub_weights(cfg.hf_hub_id, files, gated=False, advice=advice)
 
     def network(self, weights: Path | None) -> nn.Module:
-        """Build the model without a classifier: what timm calls pooled, pre-logits features."""
+        """Build the model without a classifier: what timm calls pooled, pre-logits features. For inference only."""
         if weights is None:
-            return _without_weights(self.model)
+            return fold_batch_norms(_without_weights(self.model))
         # With num_classes=0 timm loads leniently, and what is missing stays random without a word.
         # Asking for the classes that the file has makes it load strictly; it goes afterwards.
         classes = _classes_in(read_state(weights), self.model)
@@ -94,7 +95,7 @@ class TimmSource:
             ) from error
         if classes:
             network.reset_classifier(0)  # type: ignore[operator]
-        return network
+        return fold_batch_norms(network)
 
 
 def _without_weights(model: str) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from torch import nn
 
 from dataflow.tile_model import TileModel, TileModelFactory
 from models.encoder import EncoderFactory, EncoderSpec, TileEncoder
+from models.fold import fold_batch_norms
 from models.pretrained import PackagedLite0
 from models.registry import find_source
 from store_schema.errors import DeviceError, ModelError
@@ -83,6 +85,34 @@ def test_folded_batch_norms_change_nothing_that_matters(tiles: torch.Tensor) -> 
         plain.reset_classifier(0)  # type: ignore[operator]
         expected = plain(x)
         torch.testing.assert_close(folded(x), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "left"),
+    [
+        ("resnet10t", 0),
+        ("resnetv2_50d_frn", 0),  # no batch norms at all
+        ("test_resnet", 0),
+        ("mobilevit_xxs", 32),  # can't be traced
+        ("densenet121", 62),  # norms before convolutions stay
+    ],
+)
+def test_batch_norms_are_folded_by_what_sees_what(model: str, left: int) -> None:
+    torch.manual_seed(0)
+    plain = timm.create_model(model, num_classes=0).eval()
+    for module in plain.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training: all that is folded matters
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+    folded = fold_batch_norms(copy.deepcopy(plain))
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in folded.modules()) == left
+    with torch.inference_mode():
+        x = torch.rand(1, 3, 96, 96)
+        torch.testing.assert_close(folded(x), plain(x), rtol=1e-4, atol=1e-4)
 
 
 def test_features_do_not_depend_on_order_or_threads(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from models.encoder import EncoderFactory, EncoderSpec
 from models.precision import arithmetic, resolve_precision
 
 
@@ -36,3 +37,22 @@ def test_low_precision_is_autocast() -> None:
         assert (x @ x).dtype == torch.bfloat16
     with arithmetic("fp32", "cpu"):
         assert (x @ x).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "random_weights", "serves"),
+    [
+        ("timm:resnet10t", True, True),
+        ("efficientnet-lite0", False, False),  # pretrained: 0.998
+    ],
+)
+def test_auto_takes_bfloat16_where_the_processor_is_fast_at_it_and_features_stay(
+    monkeypatch: pytest.MonkeyPatch, name: str, random_weights: bool, serves: bool
+) -> None:
+    spec = EncoderSpec(name, random_weights=random_weights, device="cpu")
+    for capabilities in ({}, {"avx512_bf16": False, "avx2": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
+        assert EncoderFactory(spec).precision == "fp32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    factory = EncoderFactory(spec)
+    assert factory.precision == ("bf16" if serves else "fp32")
