@@ -149,9 +149,11 @@ def settings() -> dict[str, Any]:
     """Dask settings of the clusters that we start.
 
     A worker keeps its memory for decoded pixels and models, which Dask can't spill: pausing at 95 % and ending at the
-    limit is all that helps. Work stealing would move blocks away from the worker that has their slide open.
+    limit is all that helps. Work stealing would move blocks away from the worker that has their slide open. A task
+    whose worker dies is not tried again by the scheduler, which blames all tasks of a worker alike: the stream does it.
     """
     return {
+        "distributed.scheduler.allowed-failures": 0,
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": 0.95,

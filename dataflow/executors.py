@@ -71,8 +71,9 @@ class DaskExecutor:
         if isinstance(error, KilledWorker):
             return LostTask(
                 "worker-died",
-                f"The workers that tried this died {error.allowed_failures + 1} times (out of memory, or killed); "
+                "The workers that tried this died, also with nothing beside it (out of memory, or killed); "
                 "run again with a smaller --batch-size or more memory.",
+                tries=error.allowed_failures + 1,
             )
         if isinstance(error, FutureCancelledError | ClosedClientError | CommClosedError):
             return LostTask("cluster", gone(self._client), fatal=True)

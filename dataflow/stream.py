@@ -7,7 +7,7 @@ import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from dataflow.block_task import encode_block
@@ -18,6 +18,7 @@ from dataflow.stream_spec import BlockTask, StreamSpec
 from store_schema.errors import ClusterError
 
 _POLL_S = 0.5  # how often a run looks whether it is to be cancelled
+_TRIES = 3  # of a task whose workers die
 
 
 class TaskFuture(Protocol):
@@ -44,11 +45,14 @@ class LostTask:
         One sentence.
     fatal
         Whether the cluster itself is gone.
+    tries
+        How many workers it was lost with.
     """
 
     reason: str
     message: str
     fatal: bool = False
+    tries: int = 1
 
 
 class Executor(Protocol):
@@ -192,10 +196,21 @@ def run_stream(
 
 
 @dataclass(frozen=True)
+class _Work:
+    source: SlideSource
+    task: BlockTask | None = None  # None: the plan of the slide
+    tries: int = 0  # how many workers were lost with it
+    alone: bool = False
+
+    @property
+    def block(self) -> int | None:
+        return None if self.task is None else self.task.block
+
+
+@dataclass(frozen=True)
 class _InFlight:
     future: TaskFuture
-    source: SlideSource
-    block: int | None  # None: the plan of the slide
+    work: _Work
 
 
 class _Run:
@@ -214,6 +229,7 @@ class _Run:
         self._results: dict[str, SlideResult] = {}
         self._open_blocks: Counter[str] = Counter()
         self._ready: deque[BlockTask] = deque()
+        self._suspects: deque[_Work] = deque()
         self._in_flight: dict[int, _InFlight] = {}
         self._planning = 0
         self._done: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -248,6 +264,11 @@ class _Run:
 
     def _fill(self) -> None:
         window = self._executor.window
+        if self._suspects and self._report.stopped is None:
+            # one at a time and with nothing beside it: a worker dies with all that it has, whatever the cause
+            if not self._in_flight:
+                self._submit(self._suspects.popleft())
+            return
         while self._report.stopped is None and len(self._in_flight) < window:
             # plan ahead while fewer blocks are ready than the window holds, so that no worker waits between slides
             if len(self._ready) < window and self._planning < max(1, window // 2):
@@ -264,61 +285,56 @@ class _Run:
         result = SlideResult(source.slide_id)
         self._results[source.slide_id] = result
         self._report.slides.append(result)
-        self._submit("index", plan_slide, source, source, block=None, gpu=False)
+        self._submit(_Work(source))
 
     def _encode(self, task: BlockTask) -> None:
-        gpu = self._spec.encode is not None and self._spec.encode.model.needs_gpu
-        self._submit("encode", encode_block, task, task.source, block=task.block, gpu=gpu)
+        self._submit(_Work(task.source, task))
 
-    def _submit(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        argument: object,
-        source: SlideSource,
-        *,
-        block: int | None,
-        gpu: bool,
-    ) -> None:
+    def _submit(self, work: _Work) -> None:
         self._ticket += 1
         ticket = self._ticket
-        future = self._executor.submit(name, function, self._spec, argument, gpu=gpu)
-        self._in_flight[ticket] = _InFlight(future, source, block)
+        submit, spec = self._executor.submit, self._spec
+        if work.task is None:
+            future = submit("index", plan_slide, spec, work.source, gpu=False)
+        else:
+            gpu = spec.encode is not None and spec.encode.model.needs_gpu
+            future = submit("encode", encode_block, spec, work.task, gpu=gpu)
+        self._in_flight[ticket] = _InFlight(future, work)
         future.add_done_callback(lambda _: self._done.put(ticket))
 
     def _finish(self, task: _InFlight) -> None:
-        slide_id = task.source.slide_id
+        work = task.work
+        slide_id = work.source.slide_id
         failure: Failure | None = None
         outcome: SlidePlan | BlockReceipt | None = None
         try:
             outcome = task.future.result()
         except Exception as error:  # noqa: BLE001 - a bug or a lost worker must not stop the cohort; it is reported
-            failure = self._failure_of(error, slide_id, task.block)
-        if task.block is None:
+            lost = self._executor.lost(error)
+            if lost is not None and self._is_tried_again(work, lost):
+                return
+            failure = _failure_of(error, lost, slide_id, work.block)
+        if work.block is None:
             self._planning -= 1
             plan = (
                 outcome if isinstance(outcome, SlidePlan) else SlidePlan(slide_id, failure=failure)
             )
-            self._planned(task.source, plan)
+            self._planned(work.source, plan)
         else:
             receipt = (
                 outcome
                 if isinstance(outcome, BlockReceipt)
-                else BlockReceipt(slide_id, task.block, failure=failure)
+                else BlockReceipt(slide_id, work.block, failure=failure)
             )
             self._received(receipt)
 
-    def _failure_of(self, error: Exception, slide_id: str, block: int | None) -> Failure:
-        lost = self._executor.lost(error)
-        if lost is not None:
-            return Failure(slide_id, lost.reason, lost.message, block, fatal=lost.fatal)
-        return Failure(
-            slide_id,
-            "internal",
-            f"Unexpected {type(error).__name__}: {error}; please report it with the run's log.",
-            block,
-            traceback="".join(traceback.format_exception(error)),
-        )
+    def _is_tried_again(self, work: _Work, lost: LostTask) -> bool:
+        """Queue a task that was lost with its worker, unless it was tried often enough, and once by itself."""
+        tries = work.tries + lost.tries
+        if lost.fatal or (work.alone and tries >= _TRIES):
+            return False
+        self._suspects.append(replace(work, tries=tries, alone=True))
+        return True
 
     def _planned(self, source: SlideSource, plan: SlidePlan) -> None:
         result = self._results[plan.slide_id]
@@ -363,6 +379,20 @@ class _Run:
         result = self._results.pop(slide_id)
         result.finished = True
         self._observer.slide(result)
+
+
+def _failure_of(
+    error: Exception, lost: LostTask | None, slide_id: str, block: int | None
+) -> Failure:
+    if lost is not None:
+        return Failure(slide_id, lost.reason, lost.message, block, fatal=lost.fatal)
+    return Failure(
+        slide_id,
+        "internal",
+        f"Unexpected {type(error).__name__}: {error}; please report it with the run's log.",
+        block,
+        traceback="".join(traceback.format_exception(error)),
+    )
 
 
 def _add(total: dict[str, float], more: Mapping[str, float]) -> None:
