@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -51,7 +51,7 @@ class FaultModel:
     """Mean colours of tiles."""
 
     factory: FaultModelFactory
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int = BATCH_TILES
 
     def __call__(self, tiles: torch.Tensor) -> Mapping[str, npt.NDArray[np.generic]]:
@@ -62,6 +62,9 @@ class FaultModel:
         time.sleep(self.factory.seconds_per_batch)
         colours = tiles.to(torch.float64).mean(dim=(1, 2)).numpy()
         if self.factory.misdeed != "none" and (np.abs(colours - _POISON).max(axis=1) < 40).any():
+            if self.factory.tally is not None:
+                with Path(f"{self.factory.tally}.misdeeds").open("ab", buffering=0) as file:
+                    file.write(b".")
             _do(self.factory.misdeed)
         return {"features": colours.astype(np.float32)}
 
@@ -71,7 +74,7 @@ def _do(misdeed: Misdeed) -> None:
         os._exit(1)
     if misdeed == "raise":
         raise ValueError("planted")
-    held = []
+    held: list[npt.NDArray[np.uint8]] = []
     while len(held) < 10_000:  # until the worker's nanny ends it
         held.append(np.ones(1 << 24, np.uint8))  # 16 MiB, touched
         time.sleep(0.005)
@@ -105,7 +108,7 @@ class FaultModelFactory:
 def make_slides(
     folder: Path, n: int, poisoned: Mapping[int, tuple[int, int]] | None = None
 ) -> None:
-    """Write ``n`` slides; ``poisoned`` says of some at which (column, row) the tile lies that the model stumbles over."""
+    """Write ``n`` slides; ``poisoned`` says at which (column, row) of some a tile lies that the model stumbles over."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(n):
         tiles = np.random.default_rng(number).integers(60, 200, (SIDE_TILES, SIDE_TILES, 3))
@@ -157,12 +160,12 @@ def serve_worker(scheduler: str) -> None:
     """Hold a worker of one thread, whose disk is slow, so that a kill often meets a write halfway."""
     fsync = os.fsync
 
-    def slow_fsync(descriptor: int) -> None:
+    def slow_fsync(descriptor: Any) -> None:
         time.sleep(0.003)
         fsync(descriptor)
         time.sleep(0.003)
 
-    os.fsync = slow_fsync
+    os.fsync = slow_fsync  # type: ignore[assignment]  # positional, as all its callers do
 
     async def serve() -> None:
         async with Worker(scheduler, nthreads=1, host="127.0.0.1", memory_limit=0) as worker:

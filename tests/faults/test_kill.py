@@ -1,4 +1,4 @@
-"""kill -9 of worker, scheduler, client, or all of them, at random moments: the resumed store equals an undisturbed one."""
+"""kill -9 of worker, scheduler, client or all at random moments: the resumed store equals an undisturbed one."""
 
 from __future__ import annotations
 
