@@ -11,7 +11,14 @@ from typing import Any
 
 from store_schema import names
 from store_schema.errors import SettingsConflictError, StoreError
-from store_schema.group_attributes import altered, parsed, problem_of_group, said, unreadable
+from store_schema.group_attributes import (
+    altered,
+    parsed,
+    problem_of_group,
+    said,
+    unreadable,
+    with_digest,
+)
 from store_schema.layout import ArrayLayout, document
 from store_schema.mend import put_over
 from store_schema.objects import METADATA, PARTIAL, Objects
@@ -77,7 +84,7 @@ def _sound(objects: Objects, path: str, node: Mapping[str, Any] | None) -> dict[
 
 def group_document(ours: Mapping[str, Any], foreign: Mapping[str, Any] | None = None) -> bytes:
     """Return the ``zarr.json`` of a group of ours, with attributes for other readers besides."""
-    attributes = {**(foreign or {}), names.ATTR: ours}
+    attributes = {**(foreign or {}), names.ATTR: with_digest(ours)}
     return document({"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 
@@ -92,8 +99,8 @@ def ensure_array(objects: Objects, path: str, layout: ArrayLayout) -> None:
 
 
 def says(node: Mapping[str, Any] | None, expected: Mapping[str, Any]) -> bool:
-    """Tell whether a document says all that is expected; it may say more, and have further attributes."""
-    if node is None:
+    """Tell whether a document says all that is expected, and nothing else but further attributes."""
+    if node is None or not {*expected, CONSOLIDATED} >= set(node):
         return False
     attributes = node.get("attributes")
     return isinstance(attributes, dict) and all(
@@ -176,10 +183,12 @@ def claim(
             objects.delete_group(path)
             objects.put_new(key, data)
         drop_consolidated(objects)
-    stored = _sound(objects, path, read_node(objects, path))
+    node = read_node(objects, path)
+    stored = _sound(objects, path, node)
     if stored is None:
         raise StoreError(
-            f"{path} in {objects.url} is there but not made by slidestream: choose another name"
+            f"{path} in {objects.url} is there but its {METADATA} doesn't say that slidestream made it: choose another "
+            f"name, or if it was made by slidestream and got damaged, remove its {METADATA} and run the command again"
         )
     found = list(_conflicts(stored, ours, compare))
     if found:
@@ -188,6 +197,8 @@ def claim(
             f"{path} was made with other settings ({'; '.join(found[:_SHOWN])}{more}): "
             "pass --overwrite to replace it, or choose another name"
         )
+    if not (foreign or {}).items() <= (node or {}).get("attributes", {}).items():
+        objects.put(key, group_document(stored, foreign))
     return stored
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from store_schema.claims import CONSOLIDATED, node_key
 from store_schema.group_attributes import unreadable
@@ -36,7 +37,10 @@ def finalize(store: Store) -> int:
     if broken:
         raise unreadable(store.url, broken[0])
     root = {key: value for key, value in (nodes.pop("") or {}).items() if key != CONSOLIDATED}
-    # the form that zarr-python writes and reads; it isn't part of the Zarr v3 specification (yet)
-    inline = {"kind": "inline", "must_understand": False, "metadata": nodes}
-    store.objects.put(node_key(""), document({**root, CONSOLIDATED: inline}))
+    store.objects.put(node_key(""), document({**root, CONSOLIDATED: inline(nodes)}))
     return len(nodes)
+
+
+def inline(nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return documents in the form of zarr-python; it isn't part of the Zarr v3 specification (yet)."""
+    return {"kind": "inline", "must_understand": False, "metadata": dict(nodes)}

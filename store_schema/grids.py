@@ -10,7 +10,7 @@ import numpy as np
 
 from store_schema import names
 from store_schema.chunks import Array, read_blocks, write_array
-from store_schema.claims import claim, ensure_array, group_attrs, read_node
+from store_schema.claims import claim, ensure_array, group_attrs, read_node, says
 from store_schema.errors import (
     DamagedBlockError,
     DamagedMetadataError,
@@ -150,34 +150,44 @@ def _raster_is_sound(objects: Objects, path: str) -> bool:
 
 
 def raster_layouts(objects: Objects, path: str, attrs: Mapping[str, Any]) -> dict[str, ArrayLayout]:
-    """Return the layouts of a mask group's arrays, whose dims, shapes and dtypes only their own documents say.
+    """Return the layouts of a mask group's arrays: what the group says of them, and their documents must say as well.
 
     Raises
     ------
     DamagedMetadataError
-        If a document is missing, is no JSON object, or doesn't say them.
+        If a document is missing, is no JSON object, doesn't say them, or says otherwise than the group.
     """
     found = {}
-    for name in sorted({*objects.children(path), *attrs.get(names.CHUNKS, {})}):
+    known = attrs.get(names.LAYOUTS, {})
+    for name in sorted({*objects.children(path), *attrs.get(names.CHUNKS, {}), *known}):
         node = read_node(objects, f"{path}/{name}")
         if node is None:
             raise unreadable(objects.url, f"{path}/{name}", "it is missing")
         found[name] = raster_layout(objects.url, f"{path}/{name}", node, attrs)
+        if name in known and not says(node, found[name].metadata()):
+            raise unreadable(objects.url, f"{path}/{name}", "it isn't what its group says of it")
     return found
 
 
 def raster_layout(
     url: str, path: str, node: Mapping[str, Any], attrs: Mapping[str, Any]
 ) -> ArrayLayout:
-    """Return the layout that the document of a mask group's array speaks of; as of :func:`raster_layouts`."""
+    """Return the layout of a mask group's array: as the group says, or its own document where the group doesn't yet."""
+    known = attrs.get(names.LAYOUTS, {}).get(path.rpartition("/")[2])
+    dims, shape, dtype, said = (
+        ("dimension_names", "shape", "data_type", "attributes")
+        if known is None
+        else ("dims", "shape", "dtype", "attrs")
+    )
+    source = node if known is None else known
     try:
         return raster_array(
             RasterSpec(
-                dims=tuple(node["dimension_names"]),
-                shape=tuple(int(size) for size in node["shape"]),
-                dtype=np.dtype(node["data_type"]).name,
+                dims=tuple(source[dims]),
+                shape=tuple(int(size) for size in source[shape]),
+                dtype=np.dtype(source[dtype]).name,
                 px_level0=attrs[names.PX_LEVEL0],
-                attrs=dict(node["attributes"]),
+                attrs=dict(source[said]),
             )
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -23,15 +23,20 @@ _ROOT = "put it back from a backup, or copy it from another store of the same sc
 
 
 def parsed(text: bytes | None) -> dict[str, Any] | None:
-    """Return a metadata document, or None if it is no JSON object."""
+    """Return a metadata document, or None if it is no JSON object or fails the digest in it."""
     try:
         node = json.loads(text or b"")
     except ValueError:
         return None
-    return node if isinstance(node, dict) else None
+    if not isinstance(node, dict):
+        return None
+    ours = said(node) or {}
+    return node if ours.get(names.DIGEST) in (None, _digest(ours)) else None
 
 
-def unreadable(url: str, path: str, problem: str = "it is no JSON object") -> DamagedMetadataError:
+def unreadable(
+    url: str, path: str, problem: str = "it is no JSON object, or fails its digest"
+) -> DamagedMetadataError:
     """Return the error for a document that counts as not there when it is written again."""
     remedy = _MAKE_ANEW if path else _ROOT
     return DamagedMetadataError(f"{_key(path)} in {url} is damaged ({problem}): {remedy}")
@@ -62,6 +67,16 @@ def problem_of_group(node: Mapping[str, Any]) -> str | None:
     return next(_problems(ours, needed), None)
 
 
+def with_digest(ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a document is to say with its digest: a flipped bit in a text or a number would be plausible."""
+    return {**ours, names.DIGEST: _digest(ours)}
+
+
+def _digest(ours: Mapping[str, Any]) -> str:
+    bare = {key: value for key, value in ours.items() if key != names.DIGEST}
+    return fingerprint(json.loads(json.dumps(bare)))  # as it is stored: keys are all texts
+
+
 def _problems(ours: Mapping[str, Any], needed: Mapping[str, _Check]) -> Iterator[str]:
     for key, fits in needed.items():
         if key not in ours:
@@ -80,6 +95,8 @@ def _problems(ours: Mapping[str, Any], needed: Mapping[str, _Check]) -> Iterator
         yield f"{names.K_LIST} has not one number a class"
     if names.ARRAYS in needed and sorted(ours[names.ARRAYS]) != sorted(ours[names.ARRAY_ORDER]):
         yield f"{names.ARRAY_ORDER} doesn't name the arrays"
+    if names.DIGEST not in ours and set(ours) - {*needed, *_OPTIONAL, *_BEFORE_DIGESTS}:
+        yield f"{names.DIGEST} is missing"
 
 
 def _key(path: str) -> str:
@@ -154,20 +171,27 @@ def _is_dtype(value: Any) -> bool:
     return isinstance(value, str) and value in np.sctypeDict
 
 
-def _are_arrays(value: Any) -> bool:
+def _arrays_of(has_dims: _Check, dims_besides_shape: int) -> _Check:
     checks = {
-        "dims": lambda dims: _list_of(_is_text)(dims) and dims[:1] == [names.TILE],
+        "dims": lambda dims: _list_of(_is_text)(dims) and has_dims(dims),
         "shape": _list_of(_at_least(0)),
         "dtype": _is_dtype,
         "attrs": _is_mapping,
     }
-    return isinstance(value, dict) and all(
-        isinstance(array, dict)
-        and set(array) == set(checks)
-        and all(fits(array[key]) for key, fits in checks.items())
-        and len(array["dims"]) == len(array["shape"]) + 1
-        for array in value.values()
+    return lambda value: (
+        isinstance(value, dict)
+        and all(
+            isinstance(array, dict)
+            and set(array) == set(checks)
+            and all(fits(array[key]) for key, fits in checks.items())
+            and len(array["dims"]) == len(array["shape"]) + dims_besides_shape
+            for array in value.values()
+        )
     )
+
+
+_are_arrays = _arrays_of(lambda dims: dims[:1] == [names.TILE], 1)
+_are_rasters = _arrays_of(lambda dims: dims[-2:] == [names.Y, names.X], 0)
 
 
 _SLIDE: Mapping[str, _Check] = {
@@ -212,7 +236,9 @@ _GEOMETRY = {
 }
 
 # what attributes of any kind may hold, and must hold soundly then
-_OPTIONAL: Mapping[str, _Check] = {names.CHUNKS: _are_counts}
+_OPTIONAL: Mapping[str, _Check] = {names.CHUNKS: _are_counts, names.LAYOUTS: _are_rasters}
+# what else is in documents that were written before there were digests; nothing is missing from these
+_BEFORE_DIGESTS = frozenset((names.KIND, names.VERSION, names.CREATED, names.EXTRA, names.OFFSETS))
 
 # kind → what its attributes must hold; keys besides these are none of our business
 _NEEDED: Mapping[str, Mapping[str, _Check]] = {

@@ -67,6 +67,7 @@ CLASS_NAMES: Final = "class_names"  # of a dimension ``class``: the classes in t
 VERSION: Final = "schema_version"
 CREATED: Final = "created"
 FINGERPRINT: Final = "fingerprint"
+DIGEST: Final = "digest"  # of all else that is said in the same document
 PROVENANCE: Final = "provenance"
 GRID_MADE_BY: Final = "grid"  # in the provenance of a run: the fingerprint of its grid
 N_TILES: Final = "n_tiles"
@@ -84,6 +85,7 @@ COMPLETE: Final = "complete"  # of groups that are written whole (masks, selecti
 CHUNKS: Final = (
     "chunks"  # array → stored chunks of a finished mask group: empty ones have no object
 )
+LAYOUTS: Final = "layouts"  # array → dims, shape, dtype, attrs, of a finished mask group
 PX_LEVEL0: Final = "px_level0"
 ORIGIN_LEVEL0: Final = "origin_level0"
 SELECTED: Final = "selected"  # number of tiles of a selection

@@ -147,7 +147,21 @@ class RasterGroup:
     def finish(self) -> None:
         """Say that all is written; until then readers are told that it isn't."""
         counts = {array: len(self._stored(array)) for array in self.layouts}
-        done = {**self.attrs, names.COMPLETE: True, names.CHUNKS: counts}
+        layouts = {
+            array: {
+                "dims": list(layout.dims),
+                "shape": list(layout.shape),
+                "dtype": layout.dtype,
+                "attrs": dict(layout.attrs),
+            }
+            for array, layout in self.layouts.items()
+        }
+        done = {
+            **self.attrs,
+            names.COMPLETE: True,
+            names.CHUNKS: counts,
+            names.LAYOUTS: layouts,
+        }
         self.objects.put(node_key(self.path), group_document(done))
 
     def _key(self, array: str, index: ChunkIndex) -> str:

@@ -9,7 +9,11 @@ from store_schema.validate import Violation
 _AGAIN = "run the command that made it again: it makes what is missing or damaged anew"
 _OVERWRITE = "run the command that made it again with --overwrite"
 _GC = "`slidestream store gc` removes it"
-_MOVE = "not made by slidestream, or no longer known as such: move it out of the store"
+_FINALIZE = "`slidestream store finalize` writes it anew"
+_MOVE = (
+    "not made by slidestream, or no longer known as such: move it out of the store, and if it was, run the command "
+    "that made it again"
+)
 _HARMLESS = "nothing: readers pass over it"
 _VERSION = "use the slidestream that wrote the store"
 _ROOT = "put the root's zarr.json back from a backup, or copy it from another store of the same schema version"
@@ -26,6 +30,7 @@ _REMEDIES: Mapping[str, str] = {
     "missing-metadata": _AGAIN,
     "incomplete": _AGAIN,
     "wrong-attribute": _OVERWRITE,
+    "stale-metadata": _FINALIZE,
     "leftover": _GC,
     "unknown-node": _MOVE,
     "foreign-object": _MOVE,

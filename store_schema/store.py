@@ -27,7 +27,7 @@ from store_schema.errors import (
     SlideChangedError,
     StoreError,
 )
-from store_schema.group_attributes import altered
+from store_schema.group_attributes import altered, problem_of_group
 from store_schema.ids import check_slide_id
 from store_schema.near_names import near
 from store_schema.objects import PARTIAL, Objects, open_objects
@@ -317,6 +317,9 @@ def open_store(url: str | os.PathLike[str], mode: Mode = "r") -> Store:
     if not isinstance(version, int):
         raise altered(objects.url, "", f"{names.VERSION} is {version!r}")
     _check_version(objects.url, version)
+    problem = problem_of_group(node)
+    if problem is not None:
+        raise altered(objects.url, "", problem)
     return Store(objects, mode)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from store_schema import names
 from store_schema.blocks import from_attrs
 from store_schema.chunks import chunk_indices, problem_of
-from store_schema.claims import our_attrs
+from store_schema.claims import CONSOLIDATED, our_attrs
 from store_schema.errors import DamagedMetadataError, NotAStoreError
+from store_schema.finalize import inline
 from store_schema.grids import FOREIGN, raster_layout
 from store_schema.group_attributes import problem_of_group
 from store_schema.hierarchy import CHUNK_KEY, Hierarchy, is_array, is_temporary, parent, scan
@@ -59,8 +60,8 @@ class Violation:
     code
         Stable and machine-readable: ``missing-block``, ``damaged-block``, ``wrong-dtype``, ``wrong-dims``,
         ``wrong-chunks``, ``wrong-encoding``, ``foreign-attribute``, ``wrong-attribute``, ``missing-array``,
-        ``unknown-node``, ``foreign-object``, ``damaged-metadata``, ``missing-metadata``, ``incomplete``, ``leftover``
-        or ``schema-version``. What to do about each: :func:`store_schema.remedies.remedies`.
+        ``unknown-node``, ``foreign-object``, ``damaged-metadata``, ``missing-metadata``, ``incomplete``, ``leftover``,
+        ``stale-metadata`` or ``schema-version``. What to do about each: :func:`store_schema.remedies.remedies`.
     """
 
     path: str
@@ -105,6 +106,7 @@ def validate(store: Store | str | os.PathLike[str]) -> list[Violation]:
     return sorted(
         {
             *_metadata(hierarchy),
+            *_consolidated(hierarchy),
             *_foreign_objects(hierarchy),
             *_groups(objects, hierarchy),
             *(
@@ -123,6 +125,13 @@ def _metadata(hierarchy: Hierarchy) -> Iterator[Violation]:
         elif path and our_attrs(node) is not None and parent(path) not in hierarchy.nodes:
             problem = "the metadata document is missing, and there are groups below"
             yield Violation(parent(path), problem, "missing-metadata")
+
+
+def _consolidated(hierarchy: Hierarchy) -> Iterator[Violation]:
+    root = hierarchy.nodes[""] or {}
+    others = {path: node for path, node in hierarchy.nodes.items() if path}
+    if CONSOLIDATED in root and root[CONSOLIDATED] != inline(others):
+        yield Violation("", "its consolidated metadata is not that of the store", "stale-metadata")
 
 
 def _foreign_objects(hierarchy: Hierarchy) -> Iterator[Violation]:
@@ -236,11 +245,12 @@ def _lost(
 def _rasters(
     url: str, hierarchy: Hierarchy, path: str, ours: Mapping[str, Any]
 ) -> Iterator[tuple[str, ArrayLayout]]:
-    """Yield a mask group's arrays, whose dims, shape and dtype are their own affair."""
-    for child in hierarchy.children(path):
-        node = hierarchy.nodes[child]
-        if node is not None and is_array(node):
-            yield child.rpartition("/")[2], raster_layout(url, child, node, ours)
+    """Yield a mask group's arrays: those it speaks of, and until it is finished those that are there."""
+    known = {f"{path}/{name}" for name in ours.get(names.LAYOUTS, {})}
+    for child in sorted({*hierarchy.children(path), *known}):
+        node = hierarchy.nodes.get(child)
+        if child in known or (not known and node is not None and is_array(node)):
+            yield child.rpartition("/")[2], raster_layout(url, child, node or {}, ours)
 
 
 def _array(hierarchy: Hierarchy, path: str, layout: ArrayLayout) -> Iterator[Violation]:
@@ -250,12 +260,19 @@ def _array(hierarchy: Hierarchy, path: str, layout: ArrayLayout) -> Iterator[Vio
     node = hierarchy.nodes[path]
     if node is None:
         return  # already said
-    expected = layout.metadata()
-    for part, code in ARRAY_CODES.items():
-        if node.get(part) != _plain(expected[part]):
-            yield Violation(
-                path, f"{part} is {node.get(part)!r} instead of {expected[part]!r}", code
-            )
+    expected = _plain(layout.metadata())
+    for part, value in expected.items():
+        found = node.get(part, [])  # what is empty may be left out
+        if found == value:
+            continue
+        code = ARRAY_CODES.get(part, "wrong-encoding")
+        if part == "attributes" and not (
+            isinstance(found, dict) and found.items() >= value.items()
+        ):
+            code = "wrong-attribute"  # not one more, but one less
+        yield Violation(path, f"{part} is {found!r} instead of {value!r}", code)
+    for part in sorted(set(node) - set(expected)):
+        yield Violation(path, f"an array's document has no part {part!r}", "wrong-encoding")
 
 
 def _plain(value: Any) -> Any:

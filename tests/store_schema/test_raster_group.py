@@ -18,6 +18,7 @@ from store_schema.errors import (
     InvalidNameError,
     SettingsConflictError,
 )
+from store_schema.group_attributes import with_digest
 from store_schema.leftovers import leftovers
 from store_schema.raster_group import RasterGroup
 from store_schema.specs import GridGeometry, GridSpec, RasterSpec, SlideRecord, TileTable
@@ -210,7 +211,8 @@ def test_a_garbled_count(
     fill(claim(slide), values)
     key = f"{PATH}/zarr.json"
     node = json.loads(store.objects.get(key) or b"")
-    node["attributes"][names.ATTR][names.CHUNKS] = chunks
+    ours = {**node["attributes"][names.ATTR], names.CHUNKS: chunks}
+    node["attributes"][names.ATTR] = with_digest(ours)
     store.objects.put(key, json.dumps(node).encode())
     assert {v.code for v in validate(store)} == {"wrong-attribute"}
     with pytest.raises(DamagedMetadataError, match="chunks is"):

@@ -10,6 +10,7 @@ import pytest
 from store_schema import names
 from store_schema.errors import NotAStoreError, StoreError
 from store_schema.finalize import finalize
+from store_schema.group_attributes import said, with_digest
 from store_schema.leftovers import leftovers, remove_leftovers
 from store_schema.store import Store
 from store_schema.validate import validate
@@ -43,6 +44,8 @@ def edit(store: Store, path: str, change: Callable[[dict[str, Any]], object]) ->
     key = f"{path}/zarr.json".lstrip("/")
     node = json.loads(store.objects.get(key) or b"")
     change(node)
+    if said(node) is not None:  # what is looked for is what it says, not that it fails its digest
+        node["attributes"][names.ATTR] = with_digest(node["attributes"][names.ATTR])
     store.objects.put(key, json.dumps(node).encode())
 
 

@@ -29,6 +29,7 @@ from store_schema.errors import (
     SettingsConflictError,
     SlidestreamError,
 )
+from store_schema.group_attributes import said, with_digest
 from store_schema.names import ATTR
 from store_schema.remedies import remedies
 from store_schema.specs import ArraySpec, GridGeometry, GridSpec, RasterSpec
@@ -108,9 +109,12 @@ class Bench:
         (self.store / key).write_bytes(data)
 
     def edit(self, path: str, change: Callable[[dict[str, Any]], object]) -> None:
+        """Have a document say something else, in accord with its digest."""
         file = self.store / path / "zarr.json"
         node = json.loads(file.read_bytes())
         change(node)
+        if said(node) is not None:
+            node["attributes"][ATTR] = with_digest(node["attributes"][ATTR])
         file.write_text(json.dumps(node))
 
     def set(self, path: str, key: str, value: object) -> None:
