@@ -148,7 +148,7 @@ def serve_scheduler(pipe: Connection) -> None:
 
     async def serve() -> None:
         async with Scheduler(
-            host="127.0.0.1", port=0, dashboard_address="127.0.0.1:0"
+            host="127.0.0.1", port=0, dashboard=False, dashboard_address="127.0.0.1:0"
         ) as scheduler:
             pipe.send(scheduler.address)
             await scheduler.finished()

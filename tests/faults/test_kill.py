@@ -26,6 +26,9 @@ LONG_ROUNDS: Final = 200
 N_SLIDES: Final = 2
 N_WORKERS: Final = 2
 VICTIMS: Final = ("worker", "scheduler", "client", "all")
+PRELOADED: Final = [  # so that a new process is there at once
+    "fault_run", "dataflow.reader_image", "dataflow.reader_jpeg_tiff", "dataflow.reader_openslide",
+]  # fmt: skip
 # what isn't there yet; anything else would be torn
 UNFINISHED: Final = {"missing-block", "missing-array", "missing-metadata", "incomplete", "leftover"}
 
@@ -43,7 +46,7 @@ class Harness:
 
     def __post_init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["fault_run"])
+        self._context.set_forkserver_preload(PRELOADED)
 
     @property
     def tally(self) -> Path:
