@@ -1,4 +1,4 @@
-"""Pixels as planes of log intensities, on any device: what Macenko's fit and its application share.
+"""Optical density and log intensity: their constants, and pixels as planes of them in torch, on any device.
 
 All of Macenko is affine in ``l = log2(p + 1)``, so the planes of ``l`` are computed once and
 everything else is :func:`mix`. Sums over pixels are sums of integers in float64, which are exact
@@ -15,13 +15,16 @@ import torch
 INTENSITY: Final = 240.0
 """Transmitted light Io [grey levels], torchstain's default."""
 
+LOG2_INTENSITY: Final = math.log2(INTENSITY)
+
 TRANSPARENT_OD: Final = 0.15
 """beta: a channel below this optical density lets the light through, torchstain's default."""
 
 OPAQUE_MAX: Final = math.ceil(INTENSITY * math.exp(-TRANSPARENT_OD)) - 2
 """Largest grey level of a channel that is not transparent: -ln((p + 1) / Io) >= beta is p <= 205."""
 
-_FIXED_POINT: Final = 2048.0  # products of two numbers of 8 + 11 bits sum exactly
+FIXED_POINT: Final = 2048.0
+"""Units of moments per unit of log intensity: products of two numbers of 4 + 11 bits sum exactly."""
 
 
 def log_planes(tiles: torch.Tensor) -> torch.Tensor:
@@ -91,11 +94,29 @@ def moments(
     n, channels, pixels = planes.shape
     rows = torch.empty((n, channels + 1, pixels), dtype=torch.float64, device=planes.device)
     rows[:, channels].copy_(keep)
-    torch.mul((planes * _FIXED_POINT).round_(), keep[:, None], out=rows[:, :channels])
+    torch.mul((planes * FIXED_POINT).round_(), keep[:, None], out=rows[:, :channels])
     gram = torch.bmm(rows, rows.transpose(1, 2)).cpu()
     count = gram[:, channels, channels]
-    total = gram[:, channels, :channels] / _FIXED_POINT
-    squares = gram[:, :channels, :channels] / _FIXED_POINT**2
+    total = gram[:, channels, :channels] / FIXED_POINT
+    squares = gram[:, :channels, :channels] / FIXED_POINT**2
+    return mean_and_covariance(count, total, squares)
+
+
+def mean_and_covariance(
+    count: torch.Tensor, total: torch.Tensor, squares: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Turn sums into moments.
+
+    Parameters
+    ----------
+    count, total, squares
+        float64 (n,), (n, 3) and (n, 3, 3): how many, their sums, the sums of their products.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        As of :func:`moments`.
+    """
     mean = total / count.clamp(min=1)[:, None]
     scatter = squares - total[:, :, None] * mean[:, None, :]
     return count, mean, scatter / (count - 1).clamp(min=1)[:, None, None]

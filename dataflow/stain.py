@@ -7,7 +7,7 @@ comparable, and a tile of clear glass, whose optical density is about 0, stays c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import Any, Final, Literal, TypeAlias, get_args
@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 
 from dataflow import macenko, reinhard
-from dataflow.optical_density import OPAQUE_MAX, log_planes
+from dataflow.optical_density import OPAQUE_MAX
+from dataflow.pixel_passes import pixel_passes, warm_up
 from dataflow.stain_target import StainTarget
 from store_schema import names
 from store_schema.specs import ArraySpec
@@ -27,7 +28,8 @@ FitScope: TypeAlias = Literal["slide", "tile"]
 
 FILL: Final = 255
 _MAX_POOLED_PX: Final = 1 << 20
-_CHUNK_PX: Final = {"cpu": 1 << 18, "cuda": 1 << 23}  # the CPU's is about what its caches hold
+_TORCH_PX: Final = {"cpu": 1 << 18, "cuda": 1 << 23}
+"""Pixels that torch makes temporaries for at a time; the CPU's is about what its caches hold."""
 
 
 class StainMethod(IntEnum):
@@ -204,7 +206,7 @@ def fit_slide(tiles: npt.NDArray[np.uint8], spec: StainSpec) -> StainBasis:
     if len(pooled) == 0:
         pooled = np.full((1, 3), 255, dtype=np.uint8)  # nothing to see: no evidence for anything
     image = torch.from_numpy(np.ascontiguousarray(pooled))[None, None]
-    fit = macenko.fit(log_planes(image), spec.target.macenko_tensors()[1])
+    fit = macenko.fit(pixel_passes(image), spec.target.macenko_tensors()[1])
     mean, std, reinhard_trusted = reinhard.statistics(image)
     if spec.method == "none":
         method = StainMethod.NONE
@@ -243,6 +245,8 @@ def _reason(wanted: StainMethod, method: StainMethod, fit: macenko.MacenkoFit) -
 class StainNormalizer:
     """Normalizes batches of tiles on one device.
 
+    Threads may share one: it keeps nothing of a call.
+
     Parameters
     ----------
     spec
@@ -257,7 +261,9 @@ class StainNormalizer:
         if spec.needs_basis and basis is None:
             raise ValueError("a normalization per slide needs the slide's basis: call fit_slide")
         self._spec = spec
-        self._chunk_px = _CHUNK_PX.get(device.type, _CHUNK_PX["cpu"])
+        self._torch_px = _TORCH_PX.get(device.type, _TORCH_PX["cpu"])
+        # on the CPU, Macenko's passes make no temporaries
+        self._macenko_px = None if device.type == "cpu" else self._torch_px
         self._stains, self._concentrations = spec.target.macenko_tensors()
         self._lab_mean, self._lab_std = spec.target.reinhard_tensors()
         self._slide_method = basis.method if spec.needs_basis and basis is not None else None
@@ -272,61 +278,96 @@ class StainNormalizer:
                 self._stains,
                 self._concentrations,
             )
+        if spec.method == "macenko":
+            warm_up(device)
 
-    def __call__(self, tiles: torch.Tensor) -> tuple[torch.Tensor, npt.NDArray[np.uint8]]:
+    def __call__(
+        self, tiles: torch.Tensor, out: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, npt.NDArray[np.uint8]]:
         """Normalize a batch; a tile's result does not depend on its neighbours in the batch.
 
         Parameters
         ----------
         tiles
-            uint8 (n, y, x, rgb) on the device; left as it is.
+            uint8 (n, y, x, rgb) on the device; left as it is, unless it is also ``out``.
+        out
+            Where to write the result: contiguous, uint8 (n, y, x, rgb) on the device. May be
+            ``tiles`` itself, but not overlap it otherwise. Without it, a new tensor is made.
 
         Returns
         -------
         tuple
-            The tiles, uint8 (n, y, x, rgb) on the same device, and the :class:`StainMethod` used
-            on each, uint8 (n,). Where nothing is to be done, the tiles are returned as they came,
-            not copied.
+            ``out``, or the new tensor, and the :class:`StainMethod` used on each tile, uint8 (n,).
+            Where nothing is to be done and no ``out`` is given, the tiles are returned as they
+            came, not copied.
+
+        Raises
+        ------
+        ValueError
+            ``out`` doesn't fit the tiles.
         """
         n = tiles.shape[0]
-        if self._spec.method == "none":
-            return tiles, np.full(n, StainMethod.NONE, dtype=np.uint8)
-        if n == 0 or self._slide_method is StainMethod.UNTOUCHED:
-            return tiles, np.full(n, StainMethod.UNTOUCHED, dtype=np.uint8)
-        chunk = max(1, self._chunk_px // (tiles.shape[1] * tiles.shape[2]))
-        parts = [self._chunk(part) for part in torch.split(tiles, chunk)]
-        if len(parts) == 1:
-            return parts[0]
-        return torch.cat([part for part, _ in parts]), np.concatenate([used for _, used in parts])
+        if out is not None:
+            _check_fits(out, tiles)
+        wanted = self._spec.wanted_method if self._slide_method is None else self._slide_method
+        if n == 0 or wanted in (StainMethod.NONE, StainMethod.UNTOUCHED):
+            method = StainMethod.NONE if self._spec.method == "none" else StainMethod.UNTOUCHED
+            if out is not None and out is not tiles:
+                out.copy_(tiles)
+            return tiles if out is None else out, np.full(n, method, dtype=np.uint8)
+        if out is None:
+            out = torch.empty_like(tiles, memory_format=torch.contiguous_format)
+        used = np.full(n, StainMethod.UNTOUCHED, dtype=np.uint8)
+        if wanted is StainMethod.MACENKO:
+            for part in _parts(tiles, n, self._macenko_px):
+                used[part][self._macenko(tiles[part], out[part])] = StainMethod.MACENKO
+        elif out is not tiles:
+            out.copy_(tiles)
+        rest = np.flatnonzero(used == StainMethod.UNTOUCHED)  # so far as they came
+        for part in _parts(tiles, len(rest), self._torch_px):
+            used[rest[part][self._reinhard(out, rest[part])]] = StainMethod.REINHARD
+        return out, used
 
-    def _chunk(self, tiles: torch.Tensor) -> tuple[torch.Tensor, npt.NDArray[np.uint8]]:
-        if self._slide_method is None:
-            return self._each_by_itself(tiles)
-        used = np.full(tiles.shape[0], self._slide_method, dtype=np.uint8)
-        if self._slide_method is StainMethod.MACENKO:
-            return macenko.apply(log_planes(tiles), *self._slide_transfer, tiles.shape), used
-        return reinhard.apply(tiles, *self._slide_lab, self._lab_mean, self._lab_std), used
+    def _macenko(self, tiles: torch.Tensor, out: torch.Tensor) -> npt.NDArray[np.bool_]:
+        """Write tiles, normalized where that can be trusted; return bool (n,), which."""
+        passes = pixel_passes(tiles)
+        if self._slide_method is not None:
+            normalized = np.ones(len(tiles), dtype=np.bool_)
+            passes.apply(*self._slide_transfer, normalized, out)
+            return normalized
+        fit = macenko.fit(passes, self._concentrations)
+        matrix, bias = macenko.transfer(
+            fit.stains, fit.max_concentrations, self._stains, self._concentrations
+        )
+        finite = matrix.isfinite().flatten(1).all(dim=1) & bias.isfinite().all(dim=1)
+        normalized = (fit.trusted & finite).numpy()
+        passes.apply(matrix.nan_to_num(), bias.nan_to_num(), normalized, out)
+        return normalized
 
-    def _each_by_itself(self, tiles: torch.Tensor) -> tuple[torch.Tensor, npt.NDArray[np.uint8]]:
-        """Cascade per tile: all at once through Macenko, then those it can't do through Reinhard."""
-        used = np.full(tiles.shape[0], StainMethod.UNTOUCHED, dtype=np.uint8)
-        normalized = tiles
-        if self._spec.method == "macenko":
-            planes = log_planes(tiles)
-            fit = macenko.fit(planes, self._concentrations)
-            matrix, bias = macenko.transfer(
-                fit.stains, fit.max_concentrations, self._stains, self._concentrations
-            )
-            finite = matrix.isfinite().flatten(1).all(dim=1) & bias.isfinite().all(dim=1)
-            used[(fit.trusted & finite).numpy()] = StainMethod.MACENKO
-            normalized = macenko.apply(planes, matrix.nan_to_num(), bias.nan_to_num(), tiles.shape)
-        rest = torch.from_numpy(np.flatnonzero(used != StainMethod.MACENKO)).to(tiles.device)
-        if len(rest) == 0:
-            return normalized, used
-        left = tiles[rest]
-        mean, std, trusted = reinhard.statistics(left)
-        done = reinhard.apply(left, mean, std, self._lab_mean, self._lab_std)
-        kept = trusted.to(tiles.device)[:, None, None, None]
-        normalized = normalized.index_copy(0, rest, torch.where(kept, done, left))
-        used[rest.cpu().numpy()[trusted.numpy()]] = StainMethod.REINHARD
-        return normalized, used
+    def _reinhard(self, tiles: torch.Tensor, which: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Normalize some tiles in place where that can be trusted; return bool, which of them."""
+        index = torch.from_numpy(which).to(tiles.device)
+        raw = tiles[index]
+        if self._slide_method is not None:
+            tiles[index] = reinhard.apply(raw, *self._slide_lab, self._lab_mean, self._lab_std)
+            return np.ones(len(which), dtype=np.bool_)
+        mean, std, trusted = reinhard.statistics(raw)
+        done = reinhard.apply(raw, mean, std, self._lab_mean, self._lab_std)
+        tiles[index] = torch.where(trusted.to(tiles.device)[:, None, None, None], done, raw)
+        return trusted.numpy()
+
+
+def _check_fits(out: torch.Tensor, tiles: torch.Tensor) -> None:
+    same = out.shape == tiles.shape and out.dtype == tiles.dtype and out.device == tiles.device
+    if not (same and out.is_contiguous()):
+        raise ValueError(
+            f"out must be contiguous, uint8 {tuple(tiles.shape)} on {tiles.device}, not {out.dtype} "
+            f"{tuple(out.shape)} on {out.device}"
+        )
+
+
+def _parts(tiles: torch.Tensor, count: int, most_px: int | None) -> Iterator[slice]:
+    """Yield slices of ``count`` tiles, of at most ``most_px`` pixels or one tile; None is no limit."""
+    step = count if most_px is None else most_px // (tiles.shape[1] * tiles.shape[2])
+    for start in range(0, count, max(1, step)):
+        yield slice(start, start + max(1, step))

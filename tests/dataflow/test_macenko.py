@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,16 @@ from torchstain.numpy.normalizers import NumpyMacenkoNormalizer
 from torchstain.torch.normalizers import TorchMacenkoNormalizer
 
 from dataflow import macenko
+from dataflow.macenko_cpu import CompiledPasses
+from dataflow.macenko_torch import TorchPasses
 from dataflow.optical_density import OPAQUE_MAX, TRANSPARENT_OD, log_planes, moments
+from dataflow.pixel_passes import PixelPasses, pixel_passes
 from dataflow.slide import open_slide
 from dataflow.stain import StainMethod, StainNormalizer, StainSpec
 from tests.dataflow.he_tiles import STAINS, blank_tile, he_tiles
 
 CPU = torch.device("cpu")
+PASSES: list[Callable[[torch.Tensor], PixelPasses]] = [CompiledPasses, TorchPasses]
 
 
 def normalize(tiles: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], list[int]]:
@@ -59,8 +64,9 @@ def test_agrees_with_torchstain_on_real_tiles(
     assert_agrees_with_torchstain(tiles)
 
 
-def test_finds_the_dyes_that_were_mixed() -> None:
-    fit = macenko.fit(log_planes(torch.from_numpy(he_tiles(4, side_px=128))))
+@pytest.mark.parametrize("passes", PASSES)
+def test_finds_the_dyes_that_were_mixed(passes: Callable[[torch.Tensor], PixelPasses]) -> None:
+    fit = macenko.fit(passes(torch.from_numpy(he_tiles(4, side_px=128))))
     assert bool(fit.trusted.all())
     expected = torch.from_numpy(STAINS.T)
     cosine = (fit.stains * expected).sum(dim=1)
@@ -83,7 +89,8 @@ def test_moments_are_those_of_numpy() -> None:
         np.testing.assert_allclose(covariance[i].numpy(), np.cov(kept), atol=1e-4)
 
 
-def test_evidence_against_a_fit() -> None:
+@pytest.mark.parametrize("passes", PASSES)
+def test_evidence_against_a_fit(passes: Callable[[torch.Tensor], PixelPasses]) -> None:
     side = 64
     grey_ramp = np.repeat(np.linspace(20, 200, side * side), 3).reshape(1, side, side, 3)
     cases = {
@@ -91,7 +98,7 @@ def test_evidence_against_a_fit() -> None:
         "only one colour": grey_ramp.astype(np.uint8),
     }
     for expected, tiles in cases.items():
-        fit = macenko.fit(log_planes(torch.from_numpy(tiles)))
+        fit = macenko.fit(passes(torch.from_numpy(tiles)))
         assert not bool(fit.trusted[0])
         assert expected in fit.objections(0)
         for numbers in (fit.stains, fit.max_concentrations, fit.angle_degrees):
@@ -99,8 +106,42 @@ def test_evidence_against_a_fit() -> None:
 
 
 @pytest.mark.parametrize("level", [0, 3, 128, 255])
-def test_uniform_tiles_never_fail(level: int) -> None:
-    tiles = np.full((2, 32, 32, 3), level, dtype=np.uint8)
+@pytest.mark.parametrize("shape", [(32, 32), (1, 3), (1, 1)])
+def test_tiles_of_one_colour_or_few_pixels_never_fail(level: int, shape: tuple[int, int]) -> None:
+    tiles = np.full((2, *shape, 3), level, dtype=np.uint8)
+    tiles[1, 0, 0] = (200, 90, 150)  # one stained pixel, or the only one
     out, used = normalize(tiles)
     assert used == [StainMethod.UNTOUCHED] * 2
     assert np.array_equal(out, tiles)
+    for passes in PASSES:
+        fit = macenko.fit(passes(torch.from_numpy(tiles)), torch.tensor([1.0, 1.0]))
+        for numbers in (fit.stains, fit.max_concentrations, fit.angle_degrees, fit.gain):
+            assert bool(numbers.isfinite().all())
+
+
+def test_the_cpu_computes_in_compiled_loops() -> None:
+    assert isinstance(pixel_passes(torch.zeros((1, 2, 2, 3), dtype=torch.uint8)), CompiledPasses)
+
+
+def test_compiled_loops_and_torch_give_the_same() -> None:
+    """What a GPU would compute, computed on the CPU."""
+    tiles = torch.from_numpy(np.concatenate([he_tiles(12, seed=3), blank_tile()[None]]))
+    target = torch.tensor(STAINS.T), torch.tensor([1.9, 1.1])
+    results, fits = [], []
+    for passes in (each(tiles) for each in PASSES):
+        fit = macenko.fit(passes, target[1])
+        out = torch.empty_like(tiles)
+        transfer = macenko.transfer(fit.stains, fit.max_concentrations, *target)
+        passes.apply(*transfer, fit.trusted.numpy(), out)
+        results.append(out)
+        fits.append(fit)
+    for moments_of_one, of_other in zip(*(each(tiles).moments() for each in PASSES), strict=True):
+        assert torch.equal(moments_of_one, of_other)
+    trusted = fits[0].trusted
+    assert trusted.tolist() == fits[1].trusted.tolist() == [True] * 12 + [False]
+    one, other = (fit.stains[trusted] for fit in fits)
+    assert float((one - other).abs().max()) < 1e-3
+    one, other = (fit.max_concentrations[trusted] for fit in fits)
+    assert float((one - other).abs().max()) < 2e-3
+    assert difference(results[0].numpy(), results[1].numpy()) <= 1
+    assert torch.equal(results[0][-1], tiles[-1])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import get_args
 
 import numpy as np
@@ -56,7 +58,7 @@ def test_chunks_of_a_large_batch_join_up(spec: StainSpec) -> None:
     tiles = mixed_batch()
     normalize = normalizer(spec)
     whole, used = normalize(tiles)
-    normalize._chunk_px = 3 * 96 * 96
+    normalize._torch_px = normalize._macenko_px = 3 * 96 * 96
     parts, used_in_parts = normalize(tiles)
     assert torch.equal(whole, parts)
     assert used.tolist() == used_in_parts.tolist()
@@ -74,6 +76,74 @@ def test_cascade_per_tile() -> None:
     assert torch.equal(tiles, before)
     _, used = StainNormalizer(StainSpec("reinhard", "tile"), None, CPU)(tiles)
     assert used.tolist() == [StainMethod.REINHARD, StainMethod.REINHARD, StainMethod.UNTOUCHED]
+
+
+@pytest.mark.parametrize("spec", [*SPECS, StainSpec()], ids=lambda s: f"{s.method}-{s.fit}")
+def test_a_result_goes_where_it_is_told_also_in_place(spec: StainSpec) -> None:
+    pale = np.full((1, 96, 96, 3), 240, dtype=np.uint8)  # for Reinhard
+    pale[..., 1] = np.random.default_rng(0).integers(120, 205, (1, 96, 96))
+    tiles = torch.cat([torch.from_numpy(pale), mixed_batch()])
+    before = tiles.clone()
+    normalize = normalizer(spec)
+    expected, used = normalize(tiles)
+    out = torch.empty_like(tiles)
+    result, used_out = normalize(tiles, out=out)
+    assert result is out
+    assert torch.equal(out, expected)
+    assert torch.equal(tiles, before)
+    result, used_in_place = normalize(tiles, out=tiles)
+    assert result is tiles
+    assert torch.equal(tiles, expected)
+    assert used.tolist() == used_out.tolist() == used_in_place.tolist()
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.method}-{s.fit}")
+def test_tiles_that_are_not_contiguous(spec: StainSpec) -> None:
+    tiles = mixed_batch()
+    turned = tiles.transpose(1, 2)
+    assert torch.equal(normalizer(spec)(turned)[0], normalizer(spec)(turned.contiguous())[0])
+
+
+def test_an_out_that_does_not_fit_is_a_mistake() -> None:
+    tiles = mixed_batch()[:2]
+    normalize = StainNormalizer(StainSpec("macenko", "tile"), None, CPU)
+    for out in (tiles[:1], tiles.float(), tiles.clone().transpose(1, 2)):
+        with pytest.raises(ValueError, match="out must be contiguous, uint8"):
+            normalize(tiles, out=out)
+
+
+def test_importing_and_not_normalizing_costs_no_compilation() -> None:
+    code = """
+import sys, torch
+from dataflow.stain import StainMethod, StainNormalizer, StainSpec
+for spec in (StainSpec(), StainSpec("reinhard", "tile")):
+    StainNormalizer(spec, None, torch.device("cpu"))
+assert "numba" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.method}-{s.fit}")
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (40, 40)])
+def test_blank_black_and_tiny_tiles_never_fail(spec: StainSpec, shape: tuple[int, int]) -> None:
+    tiles = torch.zeros((4, *shape, 3), dtype=torch.uint8)
+    tiles[1] = 255
+    tiles[2] = torch.tensor([200, 90, 150], dtype=torch.uint8)
+    tiles[3, 0, 0] = torch.tensor([90, 40, 120], dtype=torch.uint8)
+    if spec.fit == "tile":
+        out, used = normalizer(spec)(tiles)
+        assert used.tolist() == [StainMethod.UNTOUCHED] * 4
+        assert torch.equal(out, tiles)
+    else:  # a slide of such tiles, and such tiles of a sound slide
+        basis = fit_slide(tiles.numpy(), spec)
+        numbers = [*basis.max_concentrations, *basis.lab_mean, *basis.lab_std]
+        assert np.isfinite([*numbers, *np.ravel(basis.stains)]).all()
+        out, used = StainNormalizer(spec, basis, CPU)(tiles)
+        assert len(set(used.tolist())) == 1
+        assert torch.equal(out, tiles) or used[0] != StainMethod.UNTOUCHED
+        out, used = normalizer(spec)(tiles)
+        assert used.tolist() == [spec.wanted_method] * 4
+        assert float(out[1].float().min()) > 200
 
 
 def test_slide_basis_keeps_glass_white_and_brings_slides_together() -> None:
