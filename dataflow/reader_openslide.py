@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,19 @@ class OpenSlideReader:
         """What is known of the slide."""
         return self._info
 
+    def openslide_downsample(self, level: int) -> float:
+        """Return the downsample by which OpenSlide itself places a level's boxes: a ratio of rounded sizes."""
+        return float(self._downsamples[level])
+
+    def describe_decoder(self, text: str) -> None:
+        """Set ``info.decoder``: why it is OpenSlide that decodes."""
+        self._info = replace(self._info, decoder=text)
+
+    def check_open(self) -> None:
+        """Raise ReadFailedError after :meth:`close`."""
+        if self._closed:
+            raise ReadFailedError(f"{self._info.path}: read after it was closed")
+
     def read_level(
         self, level: int, x: int, y: int, width: int, height: int
     ) -> npt.NDArray[np.uint8]:
@@ -103,8 +117,7 @@ class OpenSlideReader:
 
     def _shared_handle(self) -> openslide.OpenSlide:
         with self._lock:
-            if self._closed:
-                raise ReadFailedError(f"{self._info.path}: read after it was closed")
+            self.check_open()
             if self._handle is None:
                 self._handle = self._reopened()
             return self._handle

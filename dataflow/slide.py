@@ -222,13 +222,16 @@ def open_slide(path: str | Path, mpp: float | None = None) -> SlideReader:
         ``mpp`` is not a positive number.
     """
     from dataflow.reader_image import open_image
+    from dataflow.reader_jpeg_tiff import decode_directly
     from dataflow.reader_openslide import open_openslide
 
     _check_file(Path(path))
-    for opener in (open_openslide, open_image):
-        reader: SlideReader | None = opener(str(path), mpp)
-        if reader is not None:
-            return reader
+    slide = open_openslide(str(path), mpp)
+    if slide is not None:
+        return decode_directly(slide)
+    image = open_image(str(path), mpp)
+    if image is not None:
+        return image
     raise UnreadableSlideError(
         f"{path}: not recognised as a slide; it may be truncated, or of a format that neither "
         "OpenSlide nor the plain TIFF, PNG and JPEG reader knows"
