@@ -40,6 +40,7 @@ class SlideContext:
     table: TileTable
     plan: TilePlan
     basis: StainBasis | None
+    decoder: str
 
 
 _contexts: KeyedCache[SlideContext] = KeyedCache(32)
@@ -111,7 +112,7 @@ def _encode_block(
         with loaded.turn:
             on_device = tiles.to(device, non_blocking=True)
             with tally.stage(meters.NORMALIZE, tiles.numel()) if normalizes else nullcontext():
-                normalized, methods = normalizer(on_device)
+                normalized, methods = normalizer(on_device, out=on_device)
             with tally.stage(meters.MODEL, tiles.numel()):
                 outputs = runner(normalized)
         arrays[names.STAIN_METHOD][start:stop] = methods
@@ -127,6 +128,7 @@ def _encode_block(
         seconds=dict(tally.seconds),
         nbytes=dict(tally.bytes),
         stain_methods={StainMethod(code).name.lower(): n for code, n in counts.items()},
+        decoders={context.decoder: len(x)},
         halvings=runner.halvings,
     )
 
@@ -140,6 +142,7 @@ def _open(spec: StreamSpec, encode: EncodeSpec, task: BlockTask) -> SlideContext
         table=slide.tile_table(spec.grid_name),
         plan=stored_plan(reader.info, slide, spec.grid_name),
         basis=_stored_basis(group),
+        decoder=reader.info.decoder,
     )
 
 

@@ -87,6 +87,8 @@ class BlockReceipt:
         By stage (``dataflow.meters.STAGES``); read seconds are summed over the decode threads.
     stain_methods
         Tiles by name of the stain method used.
+    decoders
+        Tiles by what decoded their pixels (``SlideInfo.decoder``).
     halvings
         How often the batch had to be halved for lack of device memory.
     already_stored
@@ -101,6 +103,7 @@ class BlockReceipt:
     seconds: Mapping[str, float] = field(default_factory=dict)
     nbytes: Mapping[str, int] = field(default_factory=dict)
     stain_methods: Mapping[str, int] = field(default_factory=dict)
+    decoders: Mapping[str, int] = field(default_factory=dict)
     halvings: int = 0
     already_stored: bool = False
     failure: Failure | None = None

@@ -129,6 +129,8 @@ class StreamReport:
         Bytes moved by stage.
     stain_methods
         Tiles by stain method that was used on them.
+    decoders
+        Tiles by what decoded their pixels.
     halvings
         How often a batch was halved for lack of device memory.
     cancelled, stopped
@@ -141,6 +143,7 @@ class StreamReport:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     stage_bytes: Counter[str] = field(default_factory=Counter)
     stain_methods: Counter[str] = field(default_factory=Counter)
+    decoders: Counter[str] = field(default_factory=Counter)
     halvings: int = 0
     cancelled: bool = False
     stopped: Failure | None = None
@@ -363,6 +366,7 @@ class _Run:
             report.tiles_done += receipt.n_tiles
             report.stage_bytes.update(receipt.nbytes)
             report.stain_methods.update(receipt.stain_methods)
+            report.decoders.update(receipt.decoders)
             report.halvings += receipt.halvings
         self._observer.block(receipt)
         self._open_blocks[receipt.slide_id] -= 1

@@ -69,6 +69,7 @@ def run_metrics(
             name: _rate(report.tiles_done, s) for name, s in encoded_s.items()
         },
         "stage_bytes": dict(report.stage_bytes),
+        "decoders": dict(report.decoders),
         "stain_methods": dict(report.stain_methods),
         "batch_halvings": report.halvings,
         "notes": {slide.slide_id: list(slide.notes) for slide in report.slides if slide.notes},
@@ -118,12 +119,11 @@ def summary_lines(metrics: dict[str, Any]) -> list[str]:
         if rates:
             lines.append(f"stages   {rates} tiles/s (each stage by itself, in one thread)")
     methods = {name: n for name, n in metrics["stain_methods"].items() if name != "none"}
-    if methods:
-        total = sum(methods.values())
-        lines.append(
-            "stain    "
-            + ", ".join(f"{name} {n:,} ({n / total:.1%})" for name, n in methods.items())
-        )
+    for label, counts in (("pixels", metrics["decoders"]), ("stain", methods)):
+        if counts:
+            total = sum(counts.values())
+            parts = (f"{name} {n:,} ({n / total:.1%})" for name, n in counts.items())
+            lines.append(f"{label:<8} {', '.join(parts)}")
     if metrics["batch_halvings"]:
         lines.append(
             f"memory   the batch was halved {metrics['batch_halvings']}x for lack of device memory"
