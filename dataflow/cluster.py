@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import socket
@@ -16,6 +17,7 @@ import dask
 import torch
 from distributed import Client, LocalCluster
 from distributed.client import ClosedClientError
+from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 
 from store_schema.errors import ClusterError, DeviceError
@@ -24,6 +26,12 @@ LOOPBACK: Final = "127.0.0.1"
 DASHBOARD_PORT: Final = 8787
 _CORES_PER_WORKER: Final = 4  # torch scales well inside a process up to about here
 _CONNECT_TIMEOUT: Final = "10s"
+_TLS_FILES: Final = {  # of distributed's Security → of its settings; keys may be in the certificates' files
+    "tls_ca_file": "ca-file",
+    "tls_scheduler_cert": "scheduler.cert",
+    "tls_worker_cert": "worker.cert",
+    "tls_client_cert": "client.cert",
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,13 @@ class ClusterSpec:
         Port of the dashboard on 127.0.0.1; None takes 8787, or any free one when that is taken.
     preload
         Modules that workers load at their start, as Dask's ``--preload``.
+    host
+        Address that scheduler and workers listen on; one that other machines reach takes TLS in Dask's settings.
+    dashboard_host
+        Address that the dashboard listens on.
+    task_retries
+        How often the scheduler tries a task again whose worker died. It blames all tasks of a dead worker alike; the
+        stream tries tasks again itself, and finds the one to blame.
     """
 
     n_workers: int | None = None
@@ -49,6 +64,9 @@ class ClusterSpec:
     memory_limit: str = "auto"
     dashboard_port: int | None = None
     preload: tuple[str, ...] = ()
+    host: str = LOOPBACK
+    dashboard_host: str = LOOPBACK
+    task_retries: int = 2
 
 
 @contextmanager
@@ -118,25 +136,34 @@ def connect_to(scheduler: str) -> Client:
 
 @contextmanager
 def embedded_cluster(spec: ClusterSpec) -> Iterator[LocalCluster]:
-    """Start workers of this machine, reachable from this machine only.
+    """Start workers of this machine, reachable from this machine only unless ``spec`` says otherwise.
 
     Parameters
     ----------
     spec
         Its shape.
+
+    Raises
+    ------
+    ClusterError
+        Other machines could reach it, and Dask's settings don't ask for TLS.
     """
+    check_host(spec.host)
     n_workers, threads, resources = local_shape(spec)
     # when two clusters start at once, one loses the port and takes another; the link that we print is right
     warnings.filterwarnings("ignore", "Port [0-9]+ is already in use", UserWarning)
     port = spec.dashboard_port if spec.dashboard_port is not None else free_port(DASHBOARD_PORT)
+    only_here = is_loopback(spec.host)
     with (
-        dask.config.set(settings()),
+        dask.config.set(settings(spec)),
         LocalCluster(
             n_workers=n_workers,
             threads_per_worker=threads,
             memory_limit=spec.memory_limit,
-            host=LOOPBACK,
-            dashboard_address=f"{LOOPBACK}:{port}",
+            host=spec.host,
+            dashboard_address=f"{_bracketed(spec.dashboard_host)}:{port}",
+            # workers have pages too, which nothing encrypts
+            worker_dashboard_address=None if only_here else f"{LOOPBACK}:0",
             resources=resources,
             preload=list(spec.preload),
             silence_logs=logging.CRITICAL,
@@ -145,21 +172,60 @@ def embedded_cluster(spec: ClusterSpec) -> Iterator[LocalCluster]:
         yield cluster
 
 
-def settings() -> dict[str, Any]:
-    """Dask settings of the clusters that we start.
+def settings(spec: ClusterSpec) -> dict[str, Any]:
+    """Dask settings of a cluster that we start.
 
     A worker keeps its memory for decoded pixels and models, which Dask can't spill: pausing at 95 % and ending at the
-    limit is all that helps. Work stealing would move blocks away from the worker that has their slide open. A task
-    whose worker dies is not tried again by the scheduler, which blames all tasks of a worker alike: the stream does it.
+    limit is all that helps. Work stealing would move blocks away from the worker that has their slide open.
     """
-    return {
-        "distributed.scheduler.allowed-failures": 0,
+    chosen: dict[str, Any] = {
+        "distributed.scheduler.allowed-failures": spec.task_retries,
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": 0.95,
         "distributed.worker.memory.terminate": 0.98,
         "distributed.comm.timeouts.connect": "30s",
     }
+    if spec.dashboard_host != spec.host:
+        host = _bracketed(spec.dashboard_host)
+        chosen["distributed.dashboard.link"] = "{scheme}://" + host + ":{port}/status"
+    return chosen
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_host(host: str) -> None:
+    """Check that a cluster may listen there: whoever reaches a scheduler can run anything as its user.
+
+    Raises
+    ------
+    ClusterError
+        Other machines reach it, and Dask's settings don't ask for TLS, or lack files for it.
+    """
+    if is_loopback(host):
+        return
+    security = Security()
+    lacking = [] if security.require_encryption else ["require-encryption: true"]
+    for name, setting in _TLS_FILES.items():
+        path = getattr(security, name)
+        if path is None or not Path(path).is_file():
+            lacking.append(f"tls.{setting}")
+    if lacking:
+        raise ClusterError(
+            f"Whoever reaches a scheduler at {host} can run anything as this user, so it must ask for TLS: set "
+            f"{', '.join(lacking)} below distributed.comm in a Dask configuration file, or as variables "
+            "(DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION, DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …)."
+        )
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def local_shape(spec: ClusterSpec) -> tuple[int, int, dict[str, float]]:

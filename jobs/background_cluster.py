@@ -8,17 +8,41 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from jobs.run_config import ClusterSettings
 from store_schema.errors import ClusterError
 
+if TYPE_CHECKING:
+    from dataflow.cluster import ClusterSpec
+
+LOOPBACK: Final = "127.0.0.1"
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 20.0
 
 _children: dict[int, subprocess.Popen[bytes]] = {}  # those that this process started itself
+
+
+@dataclass(frozen=True)
+class BackgroundSettings(ClusterSettings):
+    """What the options of ``cluster start`` say.
+
+    Attributes
+    ----------
+    host, dashboard_host
+        Where scheduler and workers, and the dashboard, listen.
+    """
+
+    host: str = LOOPBACK
+    dashboard_host: str = LOOPBACK
+
+    def spec(self) -> ClusterSpec:
+        """Return the shape of the cluster; jobs without a client have nobody but the scheduler to try them again."""
+        return replace(
+            super().spec(), host=self.host, dashboard_host=self.dashboard_host, task_retries=2
+        )
 
 
 @dataclass(frozen=True)
@@ -30,7 +54,7 @@ class BackgroundCluster:
     pid
         Of the process that holds scheduler and workers.
     scheduler, dashboard
-        Addresses on 127.0.0.1.
+        Their addresses.
     """
 
     pid: int
@@ -98,18 +122,22 @@ def background_address() -> str:
     )
 
 
-def start(settings: ClusterSettings) -> BackgroundCluster:
+def start(settings: BackgroundSettings) -> BackgroundCluster:
     """Start the background cluster and wait until it answers.
 
     Raises
     ------
     ClusterError
-        One is running already, or it did not come up.
+        One is running already, it did not come up, or other machines could reach it without TLS.
     """
     if (running := find()) is not None:
         raise ClusterError(
             f"A background cluster runs already at {running.scheduler}; stop it first."
         )
+    if settings.host != LOOPBACK:
+        from dataflow.cluster import check_host
+
+        check_host(settings.host)
     command = [sys.executable, "-m", "jobs.background_cluster", json.dumps(asdict(settings))]
     with _opened_log() as log:
         process = subprocess.Popen(
@@ -166,7 +194,7 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def serve(settings: ClusterSettings) -> None:
+def serve(settings: BackgroundSettings) -> None:
     """Hold a cluster until SIGTERM; the body of the background process."""
     from dataflow.cluster import embedded_cluster
 
@@ -185,4 +213,4 @@ def serve(settings: ClusterSettings) -> None:
 
 
 if __name__ == "__main__":
-    serve(ClusterSettings(**json.loads(sys.argv[1])))
+    serve(BackgroundSettings(**json.loads(sys.argv[1])))

@@ -10,7 +10,6 @@ import click
 from jobs import background_cluster
 from jobs.option_types import MemoryLimit
 from jobs.options import config_option, json_option
-from jobs.run_config import ClusterSettings
 from store_schema.errors import ClusterError
 
 
@@ -19,7 +18,7 @@ def cluster() -> None:
     """Group the cluster commands."""
 
 
-@cluster.command(help="Start it; everything listens on 127.0.0.1 only.")
+@cluster.command(help="Start it; without --host everything listens on 127.0.0.1 only.")
 @click.option("--workers", type=click.IntRange(1), help="Worker processes.")
 @click.option("--threads", type=click.IntRange(1), help="Cores per worker.")
 @click.option(
@@ -30,15 +29,38 @@ def cluster() -> None:
     help="Memory limit per worker, e.g. 8GiB.",
 )
 @click.option("--dashboard-port", type=click.IntRange(0, 65535), help="Port of the dashboard.")
+@click.option(
+    "--host",
+    default=background_cluster.LOOPBACK,
+    show_default=True,
+    help="Address of this machine that scheduler and workers listen on; takes TLS in Dask's settings.",
+)
+@click.option(
+    "--dashboard-host",
+    default=background_cluster.LOOPBACK,
+    show_default=True,
+    help="Address that the dashboard listens on: it has no password.",
+)
 @json_option
 @config_option
 def start(
-    workers: int | None, threads: int | None, memory: str, dashboard_port: int | None, as_json: bool
+    workers: int | None,
+    threads: int | None,
+    memory: str,
+    dashboard_port: int | None,
+    host: str,
+    dashboard_host: str,
+    as_json: bool,
 ) -> int:
     """Start the background cluster."""
     state = background_cluster.start(
-        ClusterSettings(
-            workers=workers, threads=threads, memory=memory, dashboard_port=dashboard_port
+        background_cluster.BackgroundSettings(
+            workers=workers,
+            threads=threads,
+            memory=memory,
+            dashboard_port=dashboard_port,
+            host=host,
+            dashboard_host=dashboard_host,
         )
     )
     if as_json:

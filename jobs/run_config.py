@@ -98,6 +98,7 @@ class ClusterSettings:
             self.memory,
             self.dashboard_port,
             preload=("jobs.worker_preload",),
+            task_retries=0,
         )
 
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from distributed import Client, Scheduler, Worker
 
-from dataflow.cluster import connected, settings
+from dataflow.cluster import ClusterSpec, connected, settings
 from dataflow.discover import SlideSource
 from dataflow.executors import DaskExecutor
 from dataflow.pyramid_tiff import write_pyramid
@@ -41,6 +41,9 @@ BLOCK_TILES: Final = 8
 BATCH_TILES: Final = 4
 BLOCKS_PER_SLIDE: Final = SIDE_TILES**2 // BLOCK_TILES
 MPP: Final = 0.5
+SPEC: Final = ClusterSpec(
+    2, 1, memory_limit="1GiB", dashboard_port=0, task_retries=0
+)  # as of `run`
 _POISON: Final = np.array([255, 0, 255])  # colour of a tile that the model does its worst at
 
 Misdeed = Literal["none", "exit", "allocate", "raise"]
@@ -176,7 +179,7 @@ def serve_worker(scheduler: str) -> None:
 
 def _configured(serving: Any) -> None:
     logging.disable()
-    with dask.config.set(settings()), suppress(OSError):
+    with dask.config.set(settings(SPEC)), suppress(OSError):
         asyncio.run(serving)
 
 

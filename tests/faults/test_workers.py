@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from distributed import Client
 
-from dataflow.cluster import ClusterSpec, embedded_cluster
+from dataflow.cluster import embedded_cluster
 from jobs.summary import run_metrics
 from store_schema.store import open_store
 from store_schema.validate import validate
@@ -19,8 +19,7 @@ N_SLIDES = 3
 
 @pytest.fixture(scope="module")
 def client(fault_run: ModuleType) -> Iterator[Client]:
-    spec = ClusterSpec(2, 1, memory_limit="1GiB", dashboard_port=0)
-    with embedded_cluster(spec) as cluster, Client(cluster, set_as_default=False) as it:
+    with embedded_cluster(fault_run.SPEC) as cluster, Client(cluster, set_as_default=False) as it:
         yield it
 
 
