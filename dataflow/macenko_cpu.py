@@ -150,18 +150,29 @@ def _pair_table(logs: Any, matrix: Any, bias: Any, one: Any, table: Any) -> None
 
 @compiled("float64(int32[::1], float64)")
 def _quantile(counts: Any, share: Any) -> Any:
-    """Find the quantile of a histogram, in bins; within a bin, values are taken as spread evenly."""
+    """Find the quantile of a histogram, in bins, between the two values that it lies between, as numpy does.
+
+    Within a bin, values are taken as spread evenly.
+    """
     total = np.int64(0)
     for count in counts:
         total += count
-    rank = max(total - 1, 0) * share
-    before = np.int64(0)
-    for index in range(len(counts) - 1):
-        if before + counts[index] > np.int64(rank):
-            return index + (rank - before + 0.5) / counts[index]
+    if total == 0:
+        return np.float64(len(counts))
+    rank = (total - 1) * share
+    index = before = np.int64(0)
+    while before + counts[index] <= np.int64(rank):
         before += counts[index]
-    last = len(counts) - 1
-    return last + (rank - before + 0.5) / max(counts[last], 1)
+        index += 1
+    value = index + (np.int64(rank) - before + 0.5) / counts[index]
+    then, above = np.int64(rank) + 1, index
+    if then == total:
+        return value
+    while before + counts[above] <= then:
+        before += counts[above]
+        above += 1
+    following = above + (then - before + 0.5) / counts[above]
+    return value + (rank - np.int64(rank)) * (following - value)
 
 
 @compiled(

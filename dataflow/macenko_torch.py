@@ -76,8 +76,9 @@ def _quantiles(
     """Quantiles (row, share) of each row through a histogram: integer counts, so exact in any order.
 
     ``bins`` float32 (row, pixel) is overwritten; its values are in units of bins, and those
-    outside 0 to ``BINS`` count as the ends. Within a bin, values are taken as spread evenly.
-    ``keep`` is bool (row, pixel).
+    outside 0 to ``BINS`` count as the ends. Within a bin, values are taken as spread evenly; a
+    quantile is between the two values that it lies between, as in numpy. Without values it is
+    ``BINS``. ``keep`` is bool (row, pixel).
     """
     rows = bins.shape[0]
     index = bins.clamp_(0.0, BINS - 1).to(torch.int32)
@@ -88,8 +89,17 @@ def _quantiles(
     counts = torch.bincount(index.view(-1), minlength=rows * (BINS + 1))
     counts = counts.view(rows, BINS + 1)[:, :BINS].cpu()
     cumulative = counts.cumsum(dim=1)
-    rank = (cumulative[:, -1:] - 1).clamp(min=0) * torch.tensor(shares, dtype=torch.float64)
-    found = torch.searchsorted(cumulative, rank.floor().long(), right=True).clamp(max=BINS - 1)
+    last = cumulative[:, -1:] - 1
+    rank = last.clamp(min=0) * torch.tensor(shares, dtype=torch.float64)
+    lower = rank.floor().long()
+    value, following = (_values(counts, cumulative, each) for each in (lower, lower + 1))
+    following = torch.where(lower + 1 > last, value, following)
+    return torch.where(last < 0, BINS, value + (rank - lower) * (following - value))
+
+
+def _values(counts: torch.Tensor, cumulative: torch.Tensor, rank: torch.Tensor) -> torch.Tensor:
+    """Return the values (row, k) of given ranks, in bins."""
+    found = torch.searchsorted(cumulative, rank, right=True).clamp(max=BINS - 1)
     inside = counts.gather(1, found)
     before = cumulative.gather(1, found) - inside
     return found + (rank - before + 0.5) / inside.clamp(min=1)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import math
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 
 from dataflow import macenko
 from dataflow.macenko_cpu import CompiledPasses
+from dataflow.macenko_torch import TorchPasses
 from dataflow.optical_density import OPAQUE_MAX
-from dataflow.pixel_passes import BINS, MAX_CONCENTRATION
+from dataflow.pixel_passes import BINS, MAX_CONCENTRATION, PixelPasses
 from dataflow.stain import StainNormalizer, StainSpec, fit_slide
 from dataflow.stain_target import StainTarget
 from tests.dataflow.he_tiles import he_tiles
@@ -85,23 +87,26 @@ def test_plausible_fits_of_all_kinds_follow_the_formula() -> None:
             assert_is_the_formula(random_tile(3), matrix[0].numpy(), bias[0].numpy())
 
 
-def test_quantiles_are_those_of_numpy() -> None:
-    tiles = he_tiles(3, side_px=128)
-    passes = CompiledPasses(torch.from_numpy(tiles))
-    density = -np.log((tiles.reshape(3, -1, 3) + 1.0) / 240.0)
-    inverse = np.array([[1.1, 0.4, -0.2], [-0.6, 0.5, 0.8]])
-    found = passes.high_concentrations(torch.from_numpy(np.stack([inverse] * 3)), 0.99).numpy()
-    expected = np.quantile(density @ inverse.T, 0.99, axis=1)
-    np.testing.assert_allclose(found, expected, atol=3 * MAX_CONCENTRATION / BINS)
+@pytest.mark.parametrize("passes_of", [CompiledPasses, TorchPasses])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_quantiles_are_those_of_numpy(
+    passes_of: Callable[[torch.Tensor], PixelPasses], sparse: bool
+) -> None:
+    """Within a bin, also where neighbouring values are many bins apart."""
+    tiles = random_tile(5, (20, 20)) % 231 if sparse else he_tiles(1, side_px=128)
+    passes = passes_of(torch.from_numpy(tiles))
+    density = -np.log((tiles.reshape(-1, 3) + 1.0) / 240.0)
+    inverse = np.array([[0.7, 0.4, -0.2], [-0.4, 0.5, 0.6]])
+    found = passes.high_concentrations(torch.from_numpy(inverse[None]), 0.99).numpy()
+    expected = np.quantile(density @ inverse.T, 0.99, axis=0)
+    np.testing.assert_allclose(found[0], expected, atol=1.1 * MAX_CONCENTRATION / BINS)
 
     axes = np.array([[0.6, 0.6, 0.53], [0.7, -0.7, 0.1]])
-    low_high = passes.extreme_slants(torch.from_numpy(np.stack([axes] * 3)), 0.01).numpy()
-    for i in range(3):
-        stained = (tiles[i].reshape(-1, 3) <= OPAQUE_MAX).all(axis=1)
-        u, v = (density[i, stained] @ axes.T).T
-        slants = v / (u.clip(0.0) + np.abs(v))
-        expected = np.quantile(slants, [0.01, 0.99])
-        np.testing.assert_allclose(low_high[i], expected, atol=3 * 2 / BINS)
+    low_high = passes.extreme_slants(torch.from_numpy(axes[None]), 0.01).numpy()
+    stained = (tiles.reshape(-1, 3) <= OPAQUE_MAX).all(axis=1)
+    u, v = (density[stained] @ axes.T).T
+    expected = np.quantile(v / (u.clip(0.0) + np.abs(v)), [0.01, 0.99])
+    np.testing.assert_allclose(low_high[0], expected, atol=1.1 * 2 / BINS)
 
 
 def test_beyond_a_right_angle_slants_stay_at_the_end() -> None:
