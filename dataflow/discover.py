@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import logging
 import os
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from dataflow.dicom_series import series_files
 from dataflow.physical_size import check_given_mpp
 from dataflow.slide_csv import NamedSlide, read_slide_csv
 from store_schema.errors import DuplicateIdError, InputError, SlidestreamError, StoreError
-from store_schema.ids import check_slide_id
+from store_schema.ids import check_slide_id, folded
 
 SLIDE_SUFFIXES = frozenset((
     ".svs", ".tif", ".tiff", ".btf", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".svslide",
@@ -122,22 +121,17 @@ def _checked(sources: Sequence[SlideSource]) -> Discovery:
     """Set those aside whose id can't be used, and all of those that share one."""
     namesakes: dict[str, list[SlideSource]] = defaultdict(list)
     for source in sources:
-        namesakes[_folded(source.slide_id)].append(source)
+        namesakes[folded(source.slide_id)].append(source)
     good, problems = [], []
     for source in sources:
         try:
             check_slide_id(source.slide_id)
-            _check_alone(source, namesakes[_folded(source.slide_id)])
+            _check_alone(source, namesakes[folded(source.slide_id)])
         except (StoreError, DuplicateIdError) as error:
             problems.append(SlideProblem(source.slide_id, source.path, error))
         else:
             good.append(source)
     return Discovery(good, problems)
-
-
-def _folded(slide_id: str) -> str:
-    """Bring ids to one form that some file system takes for the same name."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", slide_id).casefold())
 
 
 def _check_alone(source: SlideSource, namesakes: Sequence[SlideSource]) -> None:

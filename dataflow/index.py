@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dataflow.declared_size import check_declared_size
 from dataflow.discover import SlideSource
 from dataflow.physical_size import require_mpp
 from dataflow.qc import save_qc_picture
@@ -71,9 +72,11 @@ def lay_grid(reader: SlideReader, spec: IndexSpec) -> tuple[TissueMask, GridGeom
     Raises
     ------
     SlideError
-        The slide has no usable mpp, is coarser than what is asked for, or can't be read.
+        The slide has no usable mpp, is coarser than what is asked for, declares far more pixels than its file can
+        hold, or can't be read.
     """
     require_mpp(reader.info)  # before any pixel is read
+    check_declared_size(reader.info)
     tissue = tissue_mask(reader, spec.tissue)
     geometry, table = make_tiles(reader.info, spec.grid, tissue)
     return tissue, geometry, table

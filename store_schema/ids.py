@@ -8,6 +8,16 @@ from store_schema.errors import InvalidNameError
 
 MAX_NAME_BYTES = 200  # below the 255 of common file systems, with room for temporary names
 
+_PORTS = tuple("123456789¹²³")
+_DEVICES = frozenset(
+    ("con", "prn", "aux", "nul", *(f"com{n}" for n in _PORTS), *(f"lpt{n}" for n in _PORTS))
+)
+
+
+def folded(name: str) -> str:
+    """Return the one form of all names that some file system takes for the same: case and normalization don't count."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
 
 def check_slide_id(slide_id: str) -> str:
     """Return ``slide_id`` if it can be a group of the store.
@@ -26,7 +36,7 @@ def check_slide_id(slide_id: str) -> str:
     ------
     InvalidNameError
         If it is empty, too long, has separators, control or unpaired surrogate characters, starts
-        or ends with a dot or a blank, or is a name that Zarr keeps for itself.
+        or ends with a dot or a blank, or is a name that Zarr or Windows keeps for itself.
     """
     return _check(slide_id, "slide id", "give another id in the slide_id column of a CSV")
 
@@ -66,11 +76,16 @@ def _problem(name: str) -> str | None:
         return f"is empty or longer than {MAX_NAME_BYTES} bytes"
     if any(char in "/\\" for char in name):
         return "has a path separator in it"
-    # Cc: control, Cs: unpaired surrogates, as file names that aren't UTF-8 come with
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
+    # Cc: control, Cs: unpaired surrogates, as file names that aren't UTF-8 come with, Zl, Zp: ends of lines
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name):
         return "has control characters or undecodable bytes in it"
     if name != name.strip() or name.startswith(".") or name.endswith("."):
         return "starts or ends with a dot or a blank"
-    if name.startswith("__") or name == "zarr.json" or name.endswith(".partial"):
-        return "is reserved by the store"
+    if (
+        name.startswith("__")
+        or name == "zarr.json"
+        or name.endswith(".partial")
+        or name.partition(".")[0].rstrip().casefold() in _DEVICES
+    ):
+        return "is reserved by the store, or by Windows, where the store may be copied to"
     return None

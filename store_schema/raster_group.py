@@ -51,8 +51,9 @@ class RasterGroup:
 
     @property
     def complete(self) -> bool:
-        """Whether it was written to its end when it was claimed."""
-        return bool(self.attrs[names.COMPLETE])
+        """Whether it was written to its end when it was claimed, with these arrays."""
+        said = self.attrs.get(names.LAYOUTS, self.layouts)
+        return bool(self.attrs[names.COMPLETE]) and set(self.layouts) <= set(said)
 
     def chunk_indices(self, array: str) -> list[ChunkIndex]:
         """Return the indices of an array's chunks, last dimension fastest."""
@@ -159,8 +160,8 @@ class RasterGroup:
         done = {
             **self.attrs,
             names.COMPLETE: True,
-            names.CHUNKS: counts,
-            names.LAYOUTS: layouts,
+            names.CHUNKS: {**self.attrs.get(names.CHUNKS, {}), **counts},
+            names.LAYOUTS: {**self.attrs.get(names.LAYOUTS, {}), **layouts},
         }
         self.objects.put(node_key(self.path), group_document(done))
 

@@ -28,7 +28,7 @@ from store_schema.errors import (
     StoreError,
 )
 from store_schema.group_attributes import altered, problem_of_group
-from store_schema.ids import check_slide_id
+from store_schema.ids import check_slide_id, folded
 from store_schema.near_names import near
 from store_schema.objects import PARTIAL, Objects, open_objects
 from store_schema.slide_view import SlideView
@@ -112,7 +112,8 @@ class Store:
         Raises
         ------
         InvalidNameError
-            If the slide id can't be a group.
+            If the slide id can't be a group, or differs from another one of the store only in case or in Unicode
+            normalization.
         SlideChangedError
             If the store has another file under that id.
         SettingsConflictError
@@ -125,6 +126,7 @@ class Store:
                 f'{self.url} is open for reading: open_store(url, mode="r+") to add to it'
             )
         slide_id = check_slide_id(record.slide_id)
+        self._check_no_twin(slide_id)
         ours = {names.KIND: names.KIND_SLIDE, **asdict(record)}
         attrs = claim(
             self.objects, slide_id, ours, compare=(), overwrite=overwrite, contents_stay=True
@@ -253,6 +255,15 @@ class Store:
                 f'{self.url} is open for reading: open_store(url, mode="r+") to add to it'
             )
         write_prototypes(self.objects, bank, overwrite=overwrite)
+
+    def _check_no_twin(self, slide_id: str) -> None:
+        """Refuse what would be the same folder on some file system: on this one, or where the store is copied to."""
+        for other in self.objects.children(""):
+            if other != slide_id and folded(other) == folded(slide_id):
+                raise InvalidNameError(
+                    f"slide id {slide_id!r} can't be told from {other!r} of {self.url} by all file systems: "
+                    "give another id in the slide_id column of a CSV"
+                )
 
     def _has(self, slide_id: str) -> bool:
         return group_attrs(self.objects, slide_id, names.KIND_SLIDE) is not None

@@ -251,3 +251,17 @@ def test_a_mask_that_came_with_the_grid_is_no_one_elses_to_replace(store: Store)
             GRID, "tissue", {"mask": (other, np.zeros((1, 1), np.uint8))}, MADE_BY, overwrite=True
         )
     assert validate(store) == []
+
+
+def test_a_further_array_of_a_finished_group_is_written(
+    store: Store, slide: SlideView, values: dict[str, npt.NDArray[Any]]
+) -> None:
+    more = RasterSpec(("y", "x"), SHAPE, "uint8", 4.0)
+    group = claim(slide)
+    fill(group, values)
+    group.finish()
+    slide.write_raster(GRID, "stitched", {"more": (more, np.ones(SHAPE, np.uint8))}, MADE_BY)
+    found = slide.raster(GRID, "stitched")
+    assert found["more"].values.all()
+    assert set(found.data_vars) == {*values, "more"}
+    assert validate(store) == []
