@@ -73,10 +73,11 @@ def dask_share(client: Client, prefix: str) -> Iterator[DaskShare]:
     share.wall_s = time.perf_counter() - wall
     share.client_cpu_s = _cpu_s(process) - cpu
     records = client.get_task_stream(start=begun)
-    _add(share, (record for record in records if str(record["key"]).startswith(prefix)))
+    add_records(share, (record for record in records if str(record["key"]).startswith(prefix)))
 
 
-def _add(share: DaskShare, records: Iterable[Mapping[str, Any]]) -> None:
+def add_records(share: DaskShare, records: Iterable[Mapping[str, Any]]) -> None:
+    """Add what records of the task stream say of the time of threads."""
     spans: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
     for record in records:
         for part in record["startstops"]:

@@ -14,6 +14,8 @@ from torch import nn
 POOL_PX: Final = 16
 NEAR_FREE_DIM: Final = 192
 RESNET: Final = "resnet18"
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 _SEED: Final = 0
 
 
@@ -64,6 +66,30 @@ def _sum_rows(tiles: torch.Tensor) -> torch.Tensor:
     for row in range(1, POOL_PX):
         sums += rows[:, :, row]
     return sums
+
+
+class OnBytes(nn.Module):
+    """A network on uint8 tiles, which are normalized as ImageNet's are; whole batches at one time.
+
+    Parameters
+    ----------
+    network
+        float32 (n, rgb, y, x) → (n, dim).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).mul(255).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).mul(255).view(3, 1, 1))
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Encode a batch; channels may come last or first."""
+        first = tiles if tiles.shape[1] == 3 else tiles.permute(0, 3, 1, 2)
+        x = first.to(torch.float32, memory_format=torch.channels_last)
+        return torch.as_tensor(self.network(x.sub_(self.mean).div_(self.std)))
 
 
 def resnet18(weights: Path) -> nn.Module:

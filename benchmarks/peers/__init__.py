@@ -1,0 +1,1 @@
+"""Other tools on the same slide, the same tiles and the same encoder: ``python -m benchmarks.peers``."""
