@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
 import os
 import socket
@@ -118,19 +119,35 @@ def connect_to(scheduler: str) -> Client:
     scheduler
         Address or path of a scheduler file.
     """
+    address = scheduler
     where: dict[str, str] = {"address": scheduler}
     if "://" not in scheduler and Path(scheduler).suffix == ".json":
-        if not Path(scheduler).is_file():
-            raise ClusterError(
-                f"There is no scheduler file {scheduler}; start the scheduler first or give its address."
-            )
         where = {"scheduler_file": scheduler}
+        address = _address_in(Path(scheduler))
+    if address.startswith("tls://") and not Security().get_connection_args("client")["ssl_context"]:
+        raise ClusterError(
+            f"The scheduler at {address} asks for TLS: give this machine the certificates too, as "
+            "distributed.comm.tls.ca-file, client.cert and client.key of Dask's settings."
+        )
     try:
         return Client(**where, timeout=_CONNECT_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"No scheduler answers at {scheduler} ({type(error).__name__}); check the address, or leave "
             "--scheduler out to run on an embedded cluster."
+        ) from error
+
+
+def _address_in(scheduler_file: Path) -> str:
+    try:
+        return str(json.loads(scheduler_file.read_text())["address"])
+    except FileNotFoundError as error:
+        raise ClusterError(
+            f"There is no scheduler file {scheduler_file}; start the scheduler first or give its address."
+        ) from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ClusterError(
+            f"The scheduler file {scheduler_file} can't be read ({error}); give the scheduler's address."
         ) from error
 
 

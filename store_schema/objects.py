@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,14 @@ PARTIAL = ".partial"
 METADATA = "zarr.json"
 
 REMOTE_READ_THREADS = 16
+_SERVICE_ERRORS = (
+    ("aiohttp", "ClientError"),
+    ("azure.core.exceptions", "AzureError"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+)
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -130,14 +139,28 @@ def _check_protocols(url: str) -> None:
 def _explained(action: str, url: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except _failures() as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if code in (errno.ENOSPC, errno.EDQUOT):
             advice = "free some space and run the same command again, it goes on where it stopped"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        elif code in (errno.EACCES, errno.EPERM, errno.EROFS) or isinstance(error, PermissionError):
             advice = "check that this user may do that there"
-        else:
+        elif isinstance(error, OSError):
             advice = "check that the place can be reached and run the same command again"
-        raise StorageError(f"cannot {action} {url}: {error.strerror or error}; {advice}") from error
+        else:
+            advice = "check credentials and endpoint, and run the same command again"
+        what = (error.strerror if isinstance(error, OSError) else None) or str(error).rstrip(".")
+        raise StorageError(f"cannot {action} {url}: {what}; {advice}") from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return OSError, and what the services behind fsspec raise besides it, of those that are in use here."""
+    foreign = (
+        getattr(sys.modules[module], name)
+        for module, name in _SERVICE_ERRORS
+        if module in sys.modules
+    )
+    return (OSError, *foreign)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import ModuleType
 
+import dask
 import pytest
+from distributed import Client
+
+from dataflow.cluster import embedded_cluster
+
+PRELOADED = ["dataflow.reader_image", "dataflow.reader_jpeg_tiff", "dataflow.reader_openslide"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,46 @@ def fault_run() -> Iterator[ModuleType]:
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="session")
+def forked(fault_run: ModuleType) -> ForkServerContext:
+    """Return how to start processes that have imported everything: from one that did."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([fault_run.__name__, *PRELOADED])
+    forkserver.ensure_running()
+    return context
+
+
+@pytest.fixture(scope="module")
+def cluster(forked: ForkServerContext, fault_run: ModuleType) -> Iterator[Client]:
+    """Return a client of two workers of one thread with nannies, as those of ``slidestream run``."""
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": forked.get_start_method()}),
+        embedded_cluster(fault_run.SPEC) as it,
+        Client(it, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def slidestream(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs ``slidestream`` in this process: arguments → exit code, stdout, stderr."""
+    monkeypatch.setenv("SLIDESTREAM_STATE_DIR", str(tmp_path / "state"))
+
+    def call(*args: object) -> tuple[int, str, str]:
+        from jobs.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["slidestream", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert isinstance(stopped.value.code, int)
+        return (stopped.value.code, *capsys.readouterr())
+
+    return call
 
 
 def pytest_terminal_summary(

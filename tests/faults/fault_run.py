@@ -143,6 +143,11 @@ def run(client: Client, folder: Path, store: str, model: FaultModelFactory) -> S
     )
 
 
+def set_environment(variables: Mapping[str, str]) -> None:
+    """Set variables of a process that runs already."""
+    os.environ.update(variables)
+
+
 # The processes of a cluster one by one, so that each can be killed by itself.
 
 

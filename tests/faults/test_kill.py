@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -26,9 +25,6 @@ LONG_ROUNDS: Final = 200
 N_SLIDES: Final = 2
 N_WORKERS: Final = 2
 VICTIMS: Final = ("worker", "scheduler", "client", "all")
-PRELOADED: Final = [  # so that a new process is there at once
-    "fault_run", "dataflow.reader_image", "dataflow.reader_jpeg_tiff", "dataflow.reader_openslide",
-]  # fmt: skip
 # what isn't there yet; anything else would be torn
 UNFINISHED: Final = {"missing-block", "missing-array", "missing-metadata", "incomplete", "leftover"}
 
@@ -38,15 +34,12 @@ class Harness:
     """Scheduler, workers and client as processes of their own, forked from one that has imported everything."""
 
     fault_run: ModuleType
+    forked: ForkServerContext
     folder: Path
     slides: Path
     workers: list[ForkServerProcess] = field(default_factory=list)
     scheduler: ForkServerProcess | None = None
     address: str = ""
-
-    def __post_init__(self) -> None:
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOADED)
 
     @property
     def tally(self) -> Path:
@@ -64,7 +57,7 @@ class Harness:
                 worker.kill()
                 worker.join()
             self.workers.clear()
-            ours, theirs = self._context.Pipe()
+            ours, theirs = self.forked.Pipe()
             self.scheduler = self._start(self.fault_run.serve_scheduler, theirs)
             assert ours.poll(60)
             self.address = ours.recv()
@@ -109,15 +102,15 @@ class Harness:
                 process.join()
 
     def _start(self, target: Callable[..., None], *args: object) -> ForkServerProcess:
-        process = self._context.Process(target=target, args=args, daemon=True)
+        process = self.forked.Process(target=target, args=args, daemon=True)
         process.start()
         return process
 
 
 @pytest.fixture
-def harness(fault_run: ModuleType, tmp_path: Path) -> Iterator[Harness]:
+def harness(fault_run: ModuleType, forked: ForkServerContext, tmp_path: Path) -> Iterator[Harness]:
     fault_run.make_slides(tmp_path / "slides", N_SLIDES)
-    it = Harness(fault_run, tmp_path, tmp_path / "slides")
+    it = Harness(fault_run, forked, tmp_path, tmp_path / "slides")
     yield it
     it.down()
 

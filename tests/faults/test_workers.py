@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from distributed import Client
 
-from dataflow.cluster import embedded_cluster
 from jobs.summary import run_metrics
 from store_schema.store import open_store
 from store_schema.validate import validate
@@ -17,16 +16,10 @@ from store_schema.validate import validate
 N_SLIDES = 3
 
 
-@pytest.fixture(scope="module")
-def client(fault_run: ModuleType) -> Iterator[Client]:
-    with embedded_cluster(fault_run.SPEC) as cluster, Client(cluster, set_as_default=False) as it:
-        yield it
-
-
 @pytest.mark.parametrize("misdeed", ["exit", "allocate"])
 def test_a_block_that_kills_its_workers_is_given_up_alone(
     misdeed: str,
-    client: Client,
+    cluster: Client,
     fault_run: ModuleType,
     tmp_path: Path,
     fault_counts: Callable[..., None],
@@ -36,7 +29,7 @@ def test_a_block_that_kills_its_workers_is_given_up_alone(
     model = fault_run.FaultModelFactory(0.01, str(tally), misdeed)
     total = N_SLIDES * fault_run.BLOCKS_PER_SLIDE
 
-    report = fault_run.run(client, slides, store, model)
+    report = fault_run.run(cluster, slides, store, model)
 
     assert report.stopped is None
     (failure,) = report.failures
@@ -52,7 +45,7 @@ def test_a_block_that_kills_its_workers_is_given_up_alone(
     assert group.missing_blocks() == [failure.block]
     assert {found.code for found in validate(store)} == {"missing-block"}
 
-    again = fault_run.run(client, slides, store, fault_run.FaultModelFactory())
+    again = fault_run.run(cluster, slides, store, fault_run.FaultModelFactory())
 
     assert again.failures == []
     assert again.tiles_done == fault_run.BLOCK_TILES
@@ -61,16 +54,16 @@ def test_a_block_that_kills_its_workers_is_given_up_alone(
 
 
 def test_a_bug_of_the_model_costs_its_block_and_no_worker(
-    client: Client, fault_run: ModuleType, tmp_path: Path, fault_counts: Callable[..., None]
+    cluster: Client, fault_run: ModuleType, tmp_path: Path, fault_counts: Callable[..., None]
 ) -> None:
     slides, store = tmp_path / "slides", str(tmp_path / "store.zarr")
     fault_run.make_slides(slides, 1, poisoned={0: (0, 0)})
 
-    report = fault_run.run(client, slides, store, fault_run.FaultModelFactory(misdeed="raise"))
+    report = fault_run.run(cluster, slides, store, fault_run.FaultModelFactory(misdeed="raise"))
 
     (failure,) = report.failures
     assert failure.reason == "internal"
     assert "planted" in str(failure.traceback)
-    assert fault_run.run(client, slides, store, fault_run.FaultModelFactory()).failures == []
+    assert fault_run.run(cluster, slides, store, fault_run.FaultModelFactory()).failures == []
     assert validate(store) == []
     fault_counts("model raises", tried=1, detected=1, recovered=1)
