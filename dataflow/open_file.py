@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 
 class OpenFile:
@@ -28,6 +29,6 @@ class OpenFile:
         """Return ``length`` bytes from ``start`` on; fewer where the file ends. OSError as the system raises it."""
         return os.pread(self._descriptor, length, start)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # os may be gone at exit
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            close(self._descriptor)

@@ -66,11 +66,14 @@ def mean_matrix(start: float, length: float, n_out: int, n_in: int) -> csr_array
     Returns
     -------
     csr_array
-        float32 (n_out, n_in), rows sum to 1. Shared between callers: not to be changed.
+        float32 (n_out, n_in) with int64 indices, rows sum to 1. Shared between callers: not to be changed.
     """
     edges = start + length / n_out * np.arange(n_out + 1)
     lengths = overlap_matrix(edges[:-1], edges[1:], n_in)
-    return (lengths * (n_out / length)).astype(np.float32)
+    weights = (lengths * (n_out / length)).astype(np.float32)
+    weights.indptr = weights.indptr.astype(np.int64, copy=False)
+    weights.indices = weights.indices.astype(np.int64, copy=False)
+    return weights
 
 
 def area_resample(
@@ -92,12 +95,18 @@ def area_resample(
     array
         uint8 (out_height_px, out_width_px, channel), rounded half up.
     """
+    from dataflow.resample_cpu import weighted_means  # imports numba, and may have to compile
+
     rows, columns, channels = image.shape
     along_y = mean_matrix(box.y, box.height, out_height_px, rows)
     along_x = mean_matrix(box.x, box.width, out_width_px, columns)
-    flat = np.ascontiguousarray(image).reshape(rows, columns * channels).astype(np.float32)
-    squeezed = (along_y @ flat).reshape(out_height_px, columns, channels)
-    turned = squeezed.transpose(1, 0, 2).reshape(columns, out_height_px * channels)
-    mean = (along_x @ turned).reshape(out_width_px, out_height_px, channels)
-    mean += 0.5  # exact halves round up, as in Pillow's integer reduce
-    return np.ascontiguousarray(mean.astype(np.uint8).transpose(1, 0, 2))
+    out = np.empty((out_height_px, out_width_px, channels), np.uint8)
+    weighted_means(
+        np.require(image, requirements=["C", "W"]).reshape(rows, columns * channels),
+        channels,
+        *(along_y.indptr, along_y.indices, along_y.data),
+        *(along_x.indptr, along_x.indices, along_x.data),
+        np.empty(columns * channels, np.float32),
+        out,
+    )
+    return out

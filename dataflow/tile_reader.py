@@ -167,4 +167,14 @@ class TileReader:
             side_px = self._factor * self._plan.tile_px
             pixels = np.empty((side_px, side_px, 3), np.uint8)
             self._boxes.read(box, pixels)
-            out[:] = np.asarray(Image.fromarray(pixels).reduce(self._factor))
+            _reduce(pixels, self._factor, out)
+
+
+def _reduce(pixels: npt.NDArray[np.uint8], factor: int, out: npt.NDArray[np.uint8]) -> None:
+    """Average squares of a power of two of pixels a side, rounded half up."""
+    if factor == 2 and out.flags.c_contiguous:
+        from dataflow.resample_cpu import halved  # imports numba, and may have to compile
+
+        halved(pixels, out)
+    else:
+        out[:] = np.asarray(Image.fromarray(pixels).reduce(factor))

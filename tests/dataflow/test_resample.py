@@ -97,3 +97,23 @@ def test_a_thumbnail_reads_the_nearest_finer_level(array_reader: type[ArrayReade
     assert np.abs(thumbnail[:50, :75] - expected).max() <= 1
     with pytest.raises(ValueError, match="px_level0 >= 1"):
         read_thumbnail(reader, 0.5)
+
+
+def test_the_compiled_pass_does_what_the_matrices_say() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        rows, columns, channels = [*rng.integers(20, 200, 2).tolist(), int(rng.integers(1, 5))]
+        image = rng.integers(0, 256, (rows, columns, channels), dtype=np.uint8)
+        image.flags.writeable = False
+        x, y = rng.random(2) * 3
+        box = Box(x, y, columns - 4 - 5 * rng.random(), rows - 4 - 5 * rng.random())
+        width, height = rng.integers(1, 15, 2).tolist()
+        along_y = mean_matrix(box.y, box.height, height, rows)
+        along_x = mean_matrix(box.x, box.width, width, columns)
+        squeezed = (along_y @ image.reshape(rows, -1).astype(np.float32)).reshape(
+            height, columns, -1
+        )
+        turned = squeezed.transpose(1, 0, 2).reshape(columns, -1)
+        mean = (along_x @ turned).reshape(width, height, channels).transpose(1, 0, 2)
+        expected = (mean + np.float32(0.5)).astype(np.uint8)
+        assert np.array_equal(area_resample(image, box, width, height), expected)
