@@ -25,7 +25,7 @@ from distributed import Client, Scheduler, Worker
 
 from dataflow.cluster import ClusterSpec, connected, settings
 from dataflow.discover import SlideSource
-from dataflow.executors import DaskExecutor
+from dataflow.executors import DaskExecutor, SerialExecutor
 from dataflow.pyramid_tiff import write_pyramid
 from dataflow.stain import StainSpec
 from dataflow.stream import StreamObserver, StreamReport, run_stream
@@ -188,6 +188,27 @@ def _configured(serving: Any) -> None:
         asyncio.run(serving)
 
 
+def serve_races(pipe: Connection, folder: Path) -> None:
+    """Run in this process whenever told: (store, seconds to wait before) → what came of it."""
+    logging.disable()
+    while True:
+        store, delay = pipe.recv()
+        time.sleep(delay)
+        create_store(store)
+        spec = stream_spec(store, FaultModelFactory(0.002))
+        pipe.send(_told(run_stream(SerialExecutor(), spec, sources(folder), StreamObserver())))
+
+
+def _told(report: StreamReport) -> dict[str, Any]:
+    failures = [*report.failures, *([report.stopped] if report.stopped is not None else [])]
+    return {
+        "ok": not failures,
+        "reasons": [failure.reason for failure in failures],
+        "blocks_before": sum(slide.blocks_before for slide in report.slides),
+        "blocks_done": sum(slide.blocks_done for slide in report.slides),
+    }
+
+
 def run_client(
     scheduler: str, folder: Path, store: str, model: FaultModelFactory, report: Path
 ) -> None:
@@ -200,16 +221,6 @@ def run_client(
         except SlidestreamError as error:
             report.write_text(json.dumps({"ok": False, "reasons": [error.reason]}))
             raise SystemExit(1) from None
-        failures = [*done.failures, *([done.stopped] if done.stopped is not None else [])]
-        ok = not failures
-        report.write_text(
-            json.dumps(
-                {
-                    "ok": ok,
-                    "reasons": [failure.reason for failure in failures],
-                    "blocks_before": sum(slide.blocks_before for slide in done.slides),
-                    "blocks_done": sum(slide.blocks_done for slide in done.slides),
-                }
-            )
-        )
-        raise SystemExit(0 if ok else 1)
+        told = _told(done)
+        report.write_text(json.dumps(told))
+        raise SystemExit(0 if told["ok"] else 1)
