@@ -123,7 +123,7 @@ class Task:
         Where environments and weights are.
     scratch
         A folder for this run.
-    repeats, batch_size, timeout_s
+    repeats, batch_size, timeout_s, readers
         As asked.
     """
 
@@ -135,6 +135,7 @@ class Task:
     repeats: int
     batch_size: int
     timeout_s: float
+    readers: tuple[str, ...]
 
     def corners_of(self, slide: Path) -> Path:
         """Return the .npy of a slide's tiles, in our order."""
@@ -190,7 +191,7 @@ def run_peer(task: Task, peer: Peer, python: Path, ours: Floats) -> Row:
     """Find the peer's best setting and measure it."""
     tried: list[tuple[float, Setting]] = []
     problems: list[str] = []
-    for setting in settings_of(peer, n_cores(), task.batch_size):
+    for setting in settings_of(peer, n_cores(), task.batch_size, task.readers):
         try:
             job = task.job(task.tuning, setting, 1)
             answer = run_job(peer, python, job, task.scratch, task.timeout_s)
@@ -202,7 +203,7 @@ def run_peer(task: Task, peer: Peer, python: Path, ours: Floats) -> Row:
         tried.append((rate, setting))
         print(f"  {peer.name}: {setting}: {rate:,.0f} tiles/s", flush=True)
     if not tried:
-        return Row(peer.name, problem=problems[-1])
+        return Row(peer.name, problem=problems[-1] if problems else "has none of the readers")
     best = max(tried, key=lambda pair: pair[0])[1]
     job = task.job(task.slide, best, task.repeats)
     answer = run_job(peer, python, job, task.scratch, task.timeout_s * task.repeats)
@@ -256,6 +257,7 @@ def main() -> None:
             repeats=args.repeats,
             batch_size=args.batch_size,
             timeout_s=args.timeout,
+            readers=tuple(args.readers),
         )
         mine, features = [], None
         for ours in OURS[task.encoder]:
@@ -291,6 +293,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tiles", type=int, default=FULL_TILES, help="rounded to a square")
     parser.add_argument("--tuning-tiles", type=int, help="of the slide on which settings are tried")
     parser.add_argument("--peers", nargs="+", choices=names, default=names)
+    readers = sorted({reader for peer in PEERS for reader in peer.readers})
+    parser.add_argument("--readers", nargs="+", choices=readers, default=[], help="try only these")
     parser.add_argument(
         "--env", nargs="+", default=[], metavar="NAME=DIR", help="environments that are there"
     )

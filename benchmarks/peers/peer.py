@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -77,12 +78,15 @@ class Setting:
         return f"{self.reader}, {self.num_workers} workers{threads}, batches of {self.batch_size}"
 
 
-def settings_of(peer: Peer, n_cores: int, batch_size: int) -> list[Setting]:
-    """Return what is tried: each reader without workers, with one a core less one, and with one a core."""
+def settings_of(
+    peer: Peer, n_cores: int, batch_size: int, readers: Sequence[str] = ()
+) -> list[Setting]:
+    """Return what is tried: each reader (or those named) with 0, n - 1 and n workers."""
     workers = sorted({0, max(1, n_cores - 1), n_cores})
     return [
         Setting(reader, n, threads, batch_size)
         for reader in peer.readers
+        if not readers or reader in readers
         for n in workers
         for threads in ((0,) if n == 0 else (0, 1))
     ]
