@@ -295,7 +295,7 @@ def block(n: int, step: int, offset: int) -> tuple[npt.NDArray[np.int32], npt.ND
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_block_decodes_each_tile_once(
     write: Callable[[Tiff], Path], monkeypatch: pytest.MonkeyPatch,
-    tile_level0: int, offset: int, first: int, last: int, threads: int,
+    tile_level0: int, offset: int, threads: int,
 ) -> None:  # fmt: skip
     direct, plain = both(write(Tiff()))
     x, y = block(2, tile_level0, offset)
