@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
@@ -11,7 +12,8 @@ from dataflow.tile_model import TileModelFactory
 from models.precision import PrecisionChoice
 from models.tile_device import DeviceChoice, resolve_tile_device
 
-EncoderName: TypeAlias = Literal["near-free", "resnet18"]
+EncoderName: TypeAlias = Literal["near-free", "resnet18", "vit-base"]
+_VIT: Final = "vit_base_patch16_224"
 ENCODERS: Final[tuple[EncoderName, ...]] = get_args(EncoderName)
 PRECISIONS: Final[tuple[PrecisionChoice, ...]] = get_args(PrecisionChoice)
 
@@ -51,11 +53,11 @@ def encoder(
     Parameters
     ----------
     name
-        ``near-free``, or ``resnet18`` at 256 px with random weights.
+        ``near-free``; ``resnet18`` at 256 px or ``vit-base`` (ViT-B/16) at its 224 px, with random weights.
     work
         Folder that keeps the weights.
     precision, compiled
-        Of ResNet-18; the near-free encoder is what it is.
+        Of the networks; the near-free encoder is what it is.
     device
         ``auto`` takes a GPU where there is one.
     batch_size
@@ -65,13 +67,15 @@ def encoder(
         return NearFreeFactory(resolve_tile_device(device, require_gpu=False), batch_size)
     from models.encoder import EncoderFactory, EncoderSpec
 
-    return EncoderFactory(
-        EncoderSpec(
-            f"timm:{RESNET}@{resnet_weights(work)}",
-            precision=precision,
-            compile=compiled,
-            device=device,
-            batch_size=batch_size,
-            resize="none",
-        )
+    spec = EncoderSpec(
+        f"timm:{_VIT}",
+        random_weights=True,
+        precision=precision,
+        compile=compiled,
+        device=device,
+        batch_size=batch_size,
     )
+    if name == "resnet18":
+        named = f"timm:{RESNET}@{resnet_weights(work)}"
+        spec = replace(spec, name=named, random_weights=False, resize="none")
+    return EncoderFactory(spec)

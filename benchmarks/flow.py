@@ -1,6 +1,6 @@
 """The stages alone, what they could come to together, and the whole flow, in one run.
 
-    uv run python -m benchmarks.flow [--encoder near-free|resnet18] [--tiles N] [--stain none|macenko|reinhard] …
+    uv run python -m benchmarks.flow [--encoder near-free|resnet18|vit-base] [--tiles N] [--stain none|macenko] …
 
 Each stage is measured alone, in this process, with the classes that a block task uses: on one thread, and with as many
 threads as there are cores. Then the same slide goes through the whole stream: an embedded cluster, a store on disk.
@@ -15,6 +15,8 @@ The cores are one resource, which all stages on the CPU share:
 The GPU, where the encoder runs on one, is another (T_gpu = tiles * wall seconds a tile of normalize and model), and so
 is the disk (T_disk = tiles * wall seconds a tile of write). Efficiency is T_ideal / T_measured. Starting the cluster,
 imports, loading and compiling the model come before the clock starts, and are printed apart.
+
+There the network alone on random tensors is timed as well, which the model stage is to come near.
 
 The flow is measured twice: index and encode (``slidestream run``), and encode of a slide that is indexed (``slidestream
 encode``), whose T_ideal is without the index. The best of ``--repeats`` counts.
@@ -41,11 +43,19 @@ from benchmarks.flow_run import (
 )
 from benchmarks.machine import machine, n_cores
 from benchmarks.slide import FULL_TILES, benchmark_slide, default_work
-from benchmarks.stages import TiledSlide, model_stage, read_stage, stain_stage, write_stage
+from benchmarks.stages import (
+    TiledSlide,
+    model_stage,
+    random_tensor_stage,
+    read_stage,
+    stain_stage,
+    write_stage,
+)
 from benchmarks.timing import Timing, timed
 from dataflow.discover import SlideSource
 from dataflow.index import index_slide
 from dataflow.stain import FitScope, Method, StainSpec
+from models.encoder import EncoderFactory
 from store_schema.store import create_store
 
 _WARM_UP_TILES = 256
@@ -195,6 +205,14 @@ def main() -> None:
         index = index_alone(path, folder)
         stages = stages_alone(slide, factory, stain, folder, cores, args.stage_seconds)
         print_stages(stages, index, cores)
+        if factory.device == "cuda" and isinstance(factory, EncoderFactory):
+            px = factory.preprocess.crop_px or factory.preprocess.resize_px or slide.spec.tile_px
+            bare = random_tensor_stage(factory, px, args.stage_seconds)
+            model = next(stage.one for stage in stages if stage.name == "model")
+            share = model.tiles_per_s / bare.tiles_per_s
+            print(
+                f"the network on random tensors: {bare.tiles_per_s:,.0f} tiles/s; the model stage is {share:.0%} of it"
+            )
         with embedded(cores) as (client, cluster_s):
             warm_s = warm_up(client, warm_slide, factory, stain, folder)
             print(

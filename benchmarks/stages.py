@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from benchmarks.timing import Timing, repeated
 from dataflow.slide import SlideReader, open_slide
@@ -16,10 +17,13 @@ from dataflow.stain import StainBasis, StainNormalizer, StainSpec, fit_slide
 from dataflow.tile_model import TileModelFactory
 from dataflow.tile_reader import TilePlan, TileReader
 from dataflow.tiling import make_tiles
+from models.encoder import EncoderFactory
+from models.precision import arithmetic
 from store_schema.names import DEFAULT_BLOCK_TILES
 from store_schema.specs import GridGeometry, GridSpec, SlideRecord, TileTable
 from store_schema.store import create_store
 
+_QUEUED = 8  # batches that are handed to a device before it is waited for
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -124,6 +128,35 @@ def model_stage(
         return len(batches[item])
 
     return repeated([encode] * n_threads, n_items=len(batches), at_least_s=at_least_s)
+
+
+def random_tensor_stage(factory: EncoderFactory, px: int, at_least_s: float) -> Timing:
+    """Time the network alone on random float tensors that are on its device: what the model stage can't beat.
+
+    Parameters
+    ----------
+    factory
+        Whose network, in what precision.
+    px
+        Side of the network's input.
+    at_least_s
+        Time after which no item is begun any more; an item is 8 batches, after which the device is waited for.
+    """
+    device, batch_size = torch.device(factory.device), factory.spec.batch_size
+    network: nn.Module = factory.network().eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if factory.spec.compile:
+        network = torch.compile(network)  # type: ignore[assignment]
+    batch = torch.randn(batch_size, 3, px, px, device=device)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+
+    def encode(_: int) -> int:
+        with torch.inference_mode(), arithmetic(factory.precision, factory.device):
+            for _ in range(_QUEUED):
+                network(batch)
+        _wait(device)
+        return _QUEUED * batch_size
+
+    return repeated([encode], n_items=1, at_least_s=at_least_s)
 
 
 def write_stage(

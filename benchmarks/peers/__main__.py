@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.encoders import ENCODERS, EncoderName, PlacedFactory, encoder, resnet_weights
+from benchmarks.encoders import EncoderName, PlacedFactory, encoder, resnet_weights
 from benchmarks.flow_run import embedded, grid_spec, index_spec, run_flow, stream_spec, warm_up
 from benchmarks.machine import machine, n_cores
 from benchmarks.peers.adapters.job import Floats, Job
@@ -289,7 +289,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = [peer.name for peer in PEERS]
-    parser.add_argument("--encoder", choices=ENCODERS, default=ENCODERS[0])
+    parser.add_argument("--encoder", choices=list(OURS), default="near-free")
     parser.add_argument("--tiles", type=int, default=FULL_TILES, help="rounded to a square")
     parser.add_argument("--tuning-tiles", type=int, help="of the slide on which settings are tried")
     parser.add_argument("--peers", nargs="+", choices=names, default=names)
