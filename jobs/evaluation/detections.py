@@ -82,7 +82,8 @@ def detect(
         regions = np.zeros(shape, bool)
         regions[table.row[flagged], table.col[flagged]] = True
     labels, n = ndimage.label(regions, structure=_EIGHT)
-    places = ndimage.maximum_position(lattice, labels, np.arange(1, n + 1))
+    # a slide without tissue has no lattice, which scipy can't search
+    places = ndimage.maximum_position(lattice, labels, np.arange(1, n + 1)) if n else []
     tiles = np.array([tile_at[place] for place in places], np.intp)
     tiles = tiles[tiles >= 0]  # a component of tiles without a score
     centre_x, centre_y = (corner[tiles] + tile_level0 / 2 for corner in (table.x, table.y))

@@ -135,7 +135,8 @@ def list_uncertain(config: UncertainConfig) -> Uncertain:
     ranked = uncertain_tiles(columns, config.by, config.top, config.per_slide)
     if not ranked:
         raise InputError(
-            f"no tile of {config.name} has an {config.by} to be ranked by: segment the slides again"
+            f"no tile of {config.name} has what it is to be ranked by ({config.by}): the slides have no tiles, "
+            "or must be segmented again"
         )
     regions = uncertain_regions(ranked)
     region_of = {tile.rank: region.number for region in regions for tile in region.tiles}
