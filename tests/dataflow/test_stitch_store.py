@@ -260,11 +260,7 @@ ALTERED: dict[str, tuple[str, object]] = {
 def test_an_altered_document_is_replaced_when_told_to(
     stitched: Bench, made: Bench, store_digests: Digests, what: str
 ) -> None:
-    key, value = ALTERED[what]
-    file = stitched.store / MASK / "zarr.json"
-    node = json.loads(file.read_bytes())
-    node["attributes"][names.ATTR][key] = value
-    file.write_text(json.dumps(node))
+    alter(stitched.store, what, keep_digest=False)  # as of a store of before there were digests
     assert validate(stitched.store)
     with pytest.raises(DamagedMetadataError):
         stitched.read()
@@ -272,6 +268,29 @@ def test_an_altered_document_is_replaced_when_told_to(
         stitched.run()
     stitched.run(overwrite=True)
     assert store_digests(stitched.store) == store_digests(made.store)
+
+
+@pytest.mark.parametrize("what", ALTERED)
+def test_a_document_that_fails_its_digest_is_made_anew(
+    stitched: Bench, made: Bench, store_digests: Digests, what: str
+) -> None:
+    alter(stitched.store, what, keep_digest=True)
+    assert validate(stitched.store)
+    with pytest.raises(DamagedMetadataError):
+        stitched.read()
+    stitched.run()
+    assert store_digests(stitched.store) == store_digests(made.store)
+
+
+def alter(store: Path, what: str, *, keep_digest: bool) -> None:
+    key, value = ALTERED[what]
+    file = store / MASK / "zarr.json"
+    node = json.loads(file.read_bytes())
+    attrs = node["attributes"][names.ATTR]
+    attrs[key] = value
+    if not keep_digest:
+        del attrs[names.DIGEST]
+    file.write_text(json.dumps(node))
 
 
 def test_a_source_that_is_not_complete(bench: Bench) -> None:
