@@ -130,7 +130,7 @@ def await_moment(harness: Harness, client: ForkServerProcess, chance: random.Ran
 def block_stamps(store: Path) -> dict[Path, tuple[int, int]]:
     """Return, of each block object, which file it is and when it was written."""
     found = {}
-    for path in store.rglob("c/*/*"):
+    for path in store.glob("*/*/features/*/*/c/**/*"):
         if path.is_file() and not path.name.endswith(".partial"):
             stat = path.stat()
             found[path] = (stat.st_ino, stat.st_mtime_ns)
