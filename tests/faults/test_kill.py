@@ -128,9 +128,9 @@ def await_moment(harness: Harness, client: ForkServerProcess, chance: random.Ran
 
 
 def block_stamps(store: Path) -> dict[Path, tuple[int, int]]:
-    """Return, of each block object, which file it is and when it was written."""
+    """Return, of each block that is done, by the object that is written last: which file it is and of when."""
     found = {}
-    for path in store.glob("*/*/features/*/*/c/**/*"):
+    for path in store.glob("*/*/features/colour/features/c/**/*"):
         if path.is_file() and not path.name.endswith(".partial"):
             stat = path.stat()
             found[path] = (stat.st_ino, stat.st_mtime_ns)
