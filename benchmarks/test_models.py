@@ -49,7 +49,7 @@ class RandomBags:
 
 @pytest.mark.parametrize("name", ["abmil", "clam-sb", "transmil"])
 def test_mil_step(timed: Timed, full: bool, name: str) -> None:
-    n_tiles, n_features = (10_000, 1_024) if full else (200, 32)
+    n_tiles, n_features = (10_000, 1_024) if full else (50, 32)
     bags = RandomBags(n_tiles, n_features)
     torch.manual_seed(0)
     model = build_slide_model(name, n_features, 2, {})
@@ -68,7 +68,7 @@ def test_mil_step(timed: Timed, full: bool, name: str) -> None:
     first = step()
     timed(step, n_tiles)
     assert (
-        min(step() for _ in range(10)) < first
+        min(step() for _ in range(6)) < first
     )  # the same bag again and again; some models drop out
 
 

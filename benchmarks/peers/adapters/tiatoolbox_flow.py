@@ -51,11 +51,15 @@ def run(job: Job) -> Callable[[], Floats]:
     )
     side = (job.tile_px, job.tile_px)
     settings = IOPatchPredictorConfig(
-        input_resolutions=[{"units": "level", "resolution": 0}],
+        input_resolutions=[{"units": "baseline", "resolution": 1.0}],
         patch_input_shape=side,
         stride_shape=side,
     )
     wanted = job.read_corners()
+    with (
+        torch.inference_mode()
+    ):  # the engine has compiled the model, which happens at the first call
+        engine.model(torch.zeros(job.batch_size, *side, 3, dtype=torch.uint8))
 
     def encode() -> Floats:
         with tempfile.TemporaryDirectory() as folder:
