@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +22,10 @@ _REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
 class PeerError(Exception):
     """A peer can't be installed or run; the table says so."""
+
+
+class PeerTimeoutError(PeerError):
+    """A peer took longer than it may, or hangs."""
 
 
 @dataclass(frozen=True)
@@ -134,14 +140,25 @@ def run_job(peer: Peer, python: Path, job: Job, scratch: Path, timeout_s: float)
     answered.unlink(missing_ok=True)
     module = f"benchmarks.peers.adapters.{peer.name}_flow"
     command = [str(python), "-m", module, str(asked), str(answered)]
+    # a session of its own: a peer that hangs is ended with the processes that it started
+    process = subprocess.Popen(
+        command,
+        cwd=_REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(
-            command, cwd=_REPOSITORY, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+        _, said = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
-        raise PeerError(f"took longer than {timeout_s:.0f} s") from error
-    if done.returncode != 0 or not answered.is_file():
-        raise PeerError(_last_line(done.stderr) or f"ended with {done.returncode}")
+        raise PeerTimeoutError(f"took longer than {timeout_s:.0f} s") from error
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.returncode != 0 or not answered.is_file():
+        raise PeerError(_last_line(said) or f"ended with {process.returncode}")
     return Answer(**json.loads(answered.read_text()))
 
 
