@@ -121,7 +121,7 @@ INDEX = f"--tile-px {TILE_PX} --mpp 0.5 --block-tiles 8"
 NETWORK = "--epochs 1 --device cpu"
 TRAIN = f"--labels @labels.csv --splits @splits.csv {NETWORK}"
 FEATURES = f"--features {ENCODER}"
-PBIP_TRAIN = f"{TRAIN} --backbone tf_efficientnet_lite0 --backbone-weights none --batch-size 2 --sampling slide"
+PBIP_TRAIN = f"{TRAIN} --backbone tf_efficientnet_lite0 --backbone-weights none --batch-size 2 --validation-interval 1"
 
 MAKE = [
     (f"index @slides {INDEX}", 0, "empty: no tissue: the grid is empty"),
