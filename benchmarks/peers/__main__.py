@@ -8,7 +8,7 @@ reader and DataLoader, its forward loop. All run the same network in float32 on 
 the loaders, and the network converts whole batches, which is the fastest that each of them can do.
 
 Every reader that a peer has, with 0, n - 1 and n loader processes and with torch's own number of threads or one, is
-tried once on a smaller slide (``--tuning-tiles``); the best setting runs ``--repeats`` times on the slide of the table,
+tried on a smaller slide (``--tuning-tiles``); the best setting runs ``--repeats`` times on the slide of the table,
 and the best repeat counts. Time runs from an opened and tiled slide to all features: in the peer's memory (TIAToolbox:
 in its zarr, its API has no other way), of ours in the store, synced to disk. Imports, loading weights and compiling
 don't count, starting DataLoader processes does, as it comes with every slide; ours has its cluster started and a first
@@ -197,7 +197,7 @@ def run_peer(task: Task, peer: Peer, python: Path, ours: Floats) -> Row:
         if setting.reader in hanging:  # more workers would hang as well
             continue
         try:
-            job = task.job(task.tuning, setting, 1)
+            job = task.job(task.tuning, setting, 2)  # a first call may still import
             answer = run_job(peer, python, job, task.scratch, task.timeout_s)
         except PeerError as error:
             problems.append(f"{setting}: {error}")

@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
-from benchmarks.networks import NearFree, OnBytes, resnet18
+if TYPE_CHECKING:  # torch comes after the peer's reader: cuCIM hangs when it is imported second
+    from torch import nn
 
 Floats = npt.NDArray[np.float32]
 Corners = npt.NDArray[np.int64]
@@ -65,6 +64,8 @@ class Job:
 
     def network(self) -> nn.Module:
         """Return the encoder: uint8 tiles, channels last or first → float32 features."""
+        from benchmarks.networks import NearFree, OnBytes, resnet18
+
         if self.encoder == "near-free":
             return NearFree(self.tile_px).eval()
         return OnBytes(resnet18(Path(self.weights))).eval()
@@ -105,9 +106,11 @@ def answer(version: str, run: Callable[[Job], Callable[[], Floats]]) -> None:
     """
     job_file, answer_file = (Path(argument) for argument in sys.argv[1:3])
     job = Job(**json.loads(job_file.read_text()))
-    if job.threads:
-        torch.set_num_threads(job.threads)
     timed = run(job)
+    if job.threads:
+        import torch
+
+        torch.set_num_threads(job.threads)
     seconds: list[float] = []
     features: Any = None
     for _ in range(job.repeats):

@@ -7,17 +7,20 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 import numpy as np
-import torch
 
 from benchmarks.peers.adapters.job import Floats, Job, answer, in_order
 
 
 def run(job: Job) -> Callable[[], Floats]:
     """Open and tile the slide; return what extracts the features."""
-    import lazyslide as zs  # type: ignore[import-not-found]
     from wsidata import open_wsi  # type: ignore[import-not-found]
 
-    wsi = open_wsi(job.slide, reader=job.reader)
+    wsi = open_wsi(job.slide, reader=job.reader)  # before torch, see Job
+
+    import lazyslide as zs  # type: ignore[import-not-found]
+    import lazyslide_models  # type: ignore[import-not-found]  # noqa: F401 - seconds of the first call
+    import torch
+
     zs.pp.tile_tissues(wsi, job.tile_px, background_filter=False)
     bounds = wsi.shapes["tiles"].bounds
     rows = in_order(
