@@ -265,6 +265,7 @@ def says_the_same(before: bytes, after: bytes) -> bool:
     return node is not None and node == parsed(before)
 
 
+@pytest.mark.timeout(3600)
 def test_one_bit(
     bench: Bench, fault_counts: Callable[..., None], request: pytest.FixtureRequest
 ) -> None:
@@ -304,6 +305,7 @@ def test_one_bit(
     assert not unmended
 
 
+@pytest.mark.timeout(3600)
 def test_cut_short(
     bench: Bench, fault_counts: Callable[..., None], request: pytest.FixtureRequest
 ) -> None:

@@ -180,6 +180,7 @@ JUDGE = [
 SEGMENT = "pbip segment --device cpu --allow-other-grid --map-px 16"
 
 
+@pytest.mark.timeout(900)
 def test_one_of_many_and_all_of_them(
     call: Call, tmp_path: Path, request: pytest.FixtureRequest, fault_counts: Callable[..., None]
 ) -> None:

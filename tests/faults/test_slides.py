@@ -203,6 +203,7 @@ def test_all_of_them_in_one_run(
     assert grown * 1024 < MOST_BYTES / 2
 
 
+@pytest.mark.timeout(600)
 def test_the_command_on_all_of_them(
     hospital: tuple[Path, dict[str, str]],
     beside: tuple[list[str], dict[str, str]],
