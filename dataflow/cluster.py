@@ -192,14 +192,15 @@ def embedded_cluster(spec: ClusterSpec) -> Iterator[LocalCluster]:
 def settings(spec: ClusterSpec) -> dict[str, Any]:
     """Dask settings of a cluster that we start.
 
-    A worker keeps its memory for decoded pixels and models, which Dask can't spill: pausing at 95 % and ending at the
-    limit is all that helps. Work stealing would move blocks away from the worker that has their slide open.
+    A worker keeps its memory for decoded pixels and models, which Dask can't spill: ending at the limit is all that
+    helps, and one that paused before could wait for ever for memory that nothing gives back. Work stealing would move
+    blocks away from the worker that has their slide open.
     """
     chosen: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": spec.task_retries,
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": 0.95,
+        "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": 0.98,
         "distributed.comm.timeouts.connect": "30s",
     }

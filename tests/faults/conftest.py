@@ -19,7 +19,12 @@ from distributed import Client
 
 from dataflow.cluster import embedded_cluster
 
-PRELOADED = ["dataflow.reader_image", "dataflow.reader_jpeg_tiff", "dataflow.reader_openslide"]
+PRELOADED = [  # what a run of such slides imports when it comes to it
+    "dataflow.reader_image",
+    "dataflow.reader_jpeg_tiff",
+    "dataflow.reader_openslide",
+    "dataflow.resample_cpu",
+]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from typing import Any, Final, Literal
 import dask
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
+from dask.utils import parse_bytes
 from distributed import Client, Scheduler, Worker
 
 from dataflow.cluster import ClusterSpec, connected, settings
@@ -46,7 +48,8 @@ SPEC: Final = ClusterSpec(
 )  # as of `run`
 _POISON: Final = np.array([255, 0, 255])  # colour of a tile that the model does its worst at
 
-Misdeed = Literal["none", "exit", "allocate", "raise"]
+Misdeed = Literal["none", "exit", "allocate", "hoard", "raise"]
+_hoarded: list[npt.NDArray[np.uint8]] = []
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,13 @@ def _do(misdeed: Misdeed) -> None:
         os._exit(1)
     if misdeed == "raise":
         raise ValueError("planted")
+    if (
+        misdeed == "hoard"
+    ):  # up to where workers of Dask's defaults would rest for ever, and keep it
+        while psutil.Process().memory_info().rss < 0.96 * parse_bytes(SPEC.memory_limit):
+            _hoarded.append(np.ones(1 << 22, np.uint8))
+        time.sleep(0.5)  # the monitor looks several times a second
+        return
     held: list[npt.NDArray[np.uint8]] = []
     while len(held) < 10_000:  # until the worker's nanny ends it
         held.append(np.ones(1 << 24, np.uint8))  # 16 MiB, touched
