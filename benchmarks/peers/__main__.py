@@ -224,6 +224,8 @@ def measured_peer(task: Task, peer: Peer, place: Path | None, ours: Floats) -> R
     """Install and measure a peer; what goes wrong becomes its row."""
     try:
         python = environment(peer, task.work) if place is None else python_of(place)
+        if not python.is_file():
+            raise PeerError(f"there is no {python}")
         return run_peer(task, peer, python, ours)
     except PeerError as error:
         return Row(peer.name, problem=str(error))
