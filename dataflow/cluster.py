@@ -194,15 +194,21 @@ def settings(spec: ClusterSpec) -> dict[str, Any]:
 
     A worker keeps its memory for decoded pixels and models, which Dask can't spill: ending at the limit is all that
     helps, and one that paused before could wait for ever for memory that nothing gives back. Work stealing would move
-    blocks away from the worker that has their slide open.
+    blocks away from the worker that has their slide open. LocalCluster dismisses a worker that isn't there this long
+    after it died, also where its nanny is just starting it again after another death: nannies are to see to that alone.
+
+    Dask starts workers with a MALLOC_TRIM_THRESHOLD_ that has glibc give every batch's memory back to the system and
+    ask for it again: the pages' faults cost a cheap model more than its computing. Left alone, glibc adapts.
     """
     chosen: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": spec.task_retries,
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": 0.98,
         "distributed.comm.timeouts.connect": "30s",
+        "distributed.deploy.lost-worker-timeout": "30 days",
     }
     if spec.dashboard_host != spec.host:
         host = _bracketed(spec.dashboard_host)
