@@ -77,7 +77,9 @@ class FaultModel:
 
 def _do(misdeed: Misdeed) -> None:
     if misdeed == "exit":
-        time.sleep(0.3)  # a nanny doesn't start a worker again that dies before it has heard from it
+        time.sleep(
+            0.3
+        )  # a nanny doesn't start a worker again that dies before it has heard from it
         os._exit(1)
     if misdeed == "raise":
         raise ValueError("planted")
