@@ -52,7 +52,9 @@ def store_digests() -> Callable[[Path], dict[str, str]]:
             if path == root / "zarr.json":  # the only place with a time in it
                 document = json.loads(data)
                 document["attributes"]["slidestream"].pop("created")
-                document["attributes"]["slidestream"].pop("digest", None)  # of what is said, the time too
+                document["attributes"]["slidestream"].pop(
+                    "digest", None
+                )  # of what is said, the time too
                 data = json.dumps(document, sort_keys=True).encode()
             found[path.relative_to(root).as_posix()] = hashlib.sha256(data).hexdigest()
         return found

@@ -102,7 +102,8 @@ def test_a_thumbnail_reads_the_nearest_finer_level(array_reader: type[ArrayReade
 def test_the_compiled_pass_does_what_the_matrices_say() -> None:
     rng = np.random.default_rng(3)
     for _ in range(60):
-        rows, columns, channels = [*rng.integers(20, 200, 2).tolist(), int(rng.integers(1, 5))]
+        rows, columns = (int(side_px) for side_px in rng.integers(20, 200, 2))
+        channels = int(rng.integers(1, 5))
         image = rng.integers(0, 256, (rows, columns, channels), dtype=np.uint8)
         image.flags.writeable = False
         x, y = rng.random(2) * 3
