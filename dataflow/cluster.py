@@ -203,6 +203,7 @@ def settings(spec: ClusterSpec) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": spec.task_retries,
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+        "distributed.admin.tick.interval": "500ms",  # fifty a second cost more than the tasks
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,

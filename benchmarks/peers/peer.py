@@ -143,7 +143,8 @@ def run_job(peer: Peer, python: Path, job: Job, scratch: Path, timeout_s: float)
     # a session of its own: a peer that hangs is ended with the processes that it started
     process = subprocess.Popen(
         command,
-        cwd=_REPOSITORY,
+        cwd=scratch,  # some write logs where they are
+        env={**os.environ, "PYTHONPATH": str(_REPOSITORY)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

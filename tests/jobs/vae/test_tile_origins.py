@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,9 @@ def test_slides_that_make_no_sense_are_refused(cohort: Any, tmp_path: Path) -> N
 
 def test_a_slide_that_cannot_be_read_is_named_at_once(cohort: Any) -> None:
     document = Path(cohort.store) / "n2" / "zarr.json"
-    document.write_text(document.read_text().replace("n2.tif", "gone.tif"))
+    node = json.loads(document.read_text().replace("n2.tif", "gone.tif"))
+    del node["attributes"]["slidestream"]["digest"]  # as of a store of before there were digests
+    document.write_text(json.dumps(node))
 
     with pytest.raises(InputError, match=r"1 of 4 slides can't be read.*n2: .*gone\.tif"):
         open_origin(cohort.origin(), labelled=False)
