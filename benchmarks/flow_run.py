@@ -18,7 +18,8 @@ from dataflow.cluster import ClusterSpec, connect
 from dataflow.discover import SlideSource
 from dataflow.executors import DaskExecutor
 from dataflow.stain import StainSpec
-from dataflow.stream import StreamObserver, StreamReport, run_stream
+from dataflow.stream import run_stream
+from dataflow.stream_report import StreamObserver, StreamReport
 from dataflow.stream_spec import EncodeSpec, IndexSpec, StreamSpec
 from dataflow.tile_model import TileModelFactory
 from dataflow.tissue import TissueSpec

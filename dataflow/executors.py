@@ -13,7 +13,7 @@ from distributed.client import ClosedClientError, FutureCancelledError
 from distributed.comm.core import CommClosedError
 
 from dataflow.cluster import answering, gone
-from dataflow.stream import LostTask, TaskFuture
+from dataflow.executor import LostTask, TaskFuture
 
 _MIN_PER_WORKER = 2  # two overlap reading with the model, also where there is but one thread
 _AT_THE_DOOR = 1  # and one more a worker, so that it need not wait for the client

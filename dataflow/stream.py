@@ -6,169 +6,20 @@ import queue
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from dataflow.block_task import encode_block
 from dataflow.discover import SlideSource
+from dataflow.executor import Executor, LostTask, TaskFuture
 from dataflow.plan_task import plan_slide
 from dataflow.receipts import BlockReceipt, Failure, SlidePlan
+from dataflow.stream_report import SlideResult, StreamObserver, StreamReport
 from dataflow.stream_spec import BlockTask, StreamSpec
 from store_schema.errors import ClusterError
 
 _POLL_S = 0.5  # how often a run looks whether it is to be cancelled
 _TRIES = 3  # of a task whose workers die
-
-
-class TaskFuture(Protocol):
-    """What the stream needs of a future; both Dask's and ``concurrent.futures``' are such."""
-
-    def add_done_callback(self, fn: Callable[[Any], object], /) -> object:
-        """Call ``fn`` with the future once it is done."""
-        ...
-
-    def result(self) -> Any:
-        """Return the task's result or raise its error."""
-        ...
-
-
-@dataclass(frozen=True)
-class LostTask:
-    """A task that its cluster did not finish.
-
-    Attributes
-    ----------
-    reason
-        Code of the failure, e.g. ``worker-died``.
-    message
-        One sentence.
-    fatal
-        Whether the cluster itself is gone.
-    tries
-        How many workers it was lost with.
-    """
-
-    reason: str
-    message: str
-    fatal: bool = False
-    tries: int = 1
-
-
-class Executor(Protocol):
-    """Where tasks run: a Dask cluster, or this process for debugging."""
-
-    @property
-    def window(self) -> int:
-        """How many tasks are in flight at the most."""
-        ...
-
-    def submit(
-        self, name: str, function: Callable[..., Any], *args: object, gpu: bool
-    ) -> TaskFuture:
-        """Start ``function(*args)``; ``name`` is the stage that the dashboard shows."""
-        ...
-
-    def lost(self, error: BaseException) -> LostTask | None:
-        """Say how the cluster lost a task, or None when the task itself raised ``error``."""
-        ...
-
-    def discard(self, futures: Iterable[TaskFuture]) -> None:
-        """Cancel tasks that were not started yet."""
-        ...
-
-
-@dataclass
-class SlideResult:
-    """How far one slide came.
-
-    Attributes
-    ----------
-    n_tiles, n_blocks
-        Size of its grid.
-    blocks_before
-        Blocks that were stored already.
-    blocks_done
-        Blocks that this run wrote.
-    notes
-        Things to say about the slide.
-    failures
-        What went wrong.
-    finished
-        Whether all that could be done was done before the run ended.
-    """
-
-    slide_id: str
-    n_tiles: int = 0
-    n_blocks: int = 0
-    blocks_before: int = 0
-    blocks_done: int = 0
-    notes: tuple[str, ...] = ()
-    failures: list[Failure] = field(default_factory=list)
-    finished: bool = False
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing of the slide is missing."""
-        return self.finished and not self.failures
-
-
-@dataclass
-class StreamReport:
-    """What a run did.
-
-    Attributes
-    ----------
-    slides
-        One result a slide, in the order in which they were planned.
-    tiles_done
-        Tiles written by this run.
-    seconds
-        Wall time of the run, and by stage (summed over workers and threads).
-    stage_bytes
-        Bytes moved by stage.
-    stain_methods
-        Tiles by stain method that was used on them.
-    decoders
-        Tiles by what decoded their pixels.
-    halvings
-        How often a batch was halved for lack of device memory.
-    cancelled, stopped
-        Whether the run ended early: by the user, or by a failure that every further block would share.
-    """
-
-    slides: list[SlideResult] = field(default_factory=list)
-    tiles_done: int = 0
-    seconds: float = 0.0
-    stage_seconds: dict[str, float] = field(default_factory=dict)
-    stage_bytes: Counter[str] = field(default_factory=Counter)
-    stain_methods: Counter[str] = field(default_factory=Counter)
-    decoders: Counter[str] = field(default_factory=Counter)
-    halvings: int = 0
-    cancelled: bool = False
-    stopped: Failure | None = None
-
-    @property
-    def failures(self) -> list[Failure]:
-        """All failures, slide by slide."""
-        return [failure for slide in self.slides for failure in slide.failures]
-
-
-class StreamObserver:
-    """Callbacks of a run; the base class ignores everything."""
-
-    def planned(self, plan: SlidePlan) -> None:
-        """Take note that a slide is indexed."""
-
-    def block(self, receipt: BlockReceipt) -> None:
-        """Take note that a block is done or failed."""
-
-    def slide(self, result: SlideResult) -> None:
-        """Take note that a slide is finished, complete or not."""
-
-    def cancelled(self) -> bool:
-        """Say whether the run is to stop; asked about twice a second."""
-        return False
 
 
 def run_stream(

@@ -17,7 +17,7 @@ from distributed import Client, fire_and_forget, worker_client
 
 from dataflow.cluster import answering, connect_to
 from dataflow.receipts import BlockReceipt
-from dataflow.stream import SlideResult, StreamObserver
+from dataflow.stream_report import SlideResult, StreamObserver
 from jobs.background_cluster import background_address
 from jobs.prepare import prepare
 from jobs.progress import LineObserver

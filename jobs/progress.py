@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from dataflow.receipts import BlockReceipt, SlidePlan
-from dataflow.stream import SlideResult, StreamObserver
+from dataflow.stream_report import SlideResult, StreamObserver
 from jobs.one_line import one_line
 
 _LINE_EVERY_S = 10.0

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from dataflow.cluster import connect, dashboard_link, require_gpu_workers
 from dataflow.executors import DaskExecutor
-from dataflow.stream import StreamObserver, run_stream
+from dataflow.stream import run_stream
+from dataflow.stream_report import StreamObserver
 from jobs.prepare import Prepared, prepare
 from jobs.progress import BarObserver, LineObserver, LogObserver, say
 from jobs.run_config import RunConfig

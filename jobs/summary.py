@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dataflow.receipts import Failure
-from dataflow.stream import StreamReport
+from dataflow.stream_report import StreamReport
 from jobs.one_line import one_line
 from jobs.tile_maps import map_line
 from store_schema.labels import some

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from dataflow.cluster import connect, dashboard_link
 from dataflow.receipts import BlockReceipt, SlidePlan
-from dataflow.stream import SlideResult, StreamObserver
+from dataflow.stream_report import SlideResult, StreamObserver
 from jobs.prepare import prepare
 from jobs.progress import say
 from jobs.run_config import RunConfig

@@ -11,9 +11,11 @@ import pytest
 
 from dataflow.block_task import encode_block
 from dataflow.discover import SlideSource
+from dataflow.executor import LostTask, TaskFuture
 from dataflow.plan_task import plan_slide
 from dataflow.receipts import BlockReceipt, Failure, SlidePlan
-from dataflow.stream import LostTask, SlideResult, StreamObserver, TaskFuture, run_stream
+from dataflow.stream import run_stream
+from dataflow.stream_report import SlideResult, StreamObserver
 from dataflow.stream_spec import BlockTask, StreamSpec
 
 SPEC = StreamSpec("memory://unused", "256px_0.500mpp", None, None)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from dataflow.executors import SerialExecutor
-from dataflow.stream import StreamObserver, StreamReport, run_stream
+from dataflow.stream import run_stream
+from dataflow.stream_report import StreamObserver, StreamReport
 from store_schema.errors import StorageError
 from store_schema.leftovers import remove_leftovers
 from store_schema.objects import LocalObjects

@@ -15,7 +15,8 @@ from typing import Any, Final
 import pytest
 
 from dataflow.executors import SerialExecutor
-from dataflow.stream import StreamObserver, run_stream
+from dataflow.stream import run_stream
+from dataflow.stream_report import StreamObserver
 from store_schema.errors import SettingsConflictError
 from store_schema.leftovers import remove_leftovers
 from store_schema.specs import ArraySpec

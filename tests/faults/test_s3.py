@@ -21,7 +21,8 @@ from moto.server import ThreadedMotoServer
 
 from dataflow.executors import DaskExecutor, SerialExecutor
 from dataflow.receipts import BlockReceipt
-from dataflow.stream import StreamObserver, run_stream
+from dataflow.stream import run_stream
+from dataflow.stream_report import StreamObserver
 from store_schema.errors import StorageError
 from store_schema.leftovers import remove_leftovers
 from store_schema.objects import open_objects

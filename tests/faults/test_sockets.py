@@ -19,7 +19,8 @@ from distributed.security import Security
 from dataflow.cluster import ClusterSpec, connect_to, embedded_cluster, is_loopback
 from dataflow.executors import DaskExecutor
 from dataflow.receipts import BlockReceipt
-from dataflow.stream import StreamObserver, run_stream
+from dataflow.stream import run_stream
+from dataflow.stream_report import StreamObserver
 from store_schema.errors import ClusterError
 from store_schema.store import create_store
 

@@ -16,7 +16,8 @@ from dataflow.discover import SlideSource
 from dataflow.executors import SerialExecutor
 from dataflow.pyramid_tiff import write_pyramid
 from dataflow.stain import FitScope, Method, StainMethod, StainSpec
-from dataflow.stream import StreamObserver, StreamReport, run_stream
+from dataflow.stream import run_stream
+from dataflow.stream_report import StreamObserver, StreamReport
 from dataflow.stream_spec import EncodeSpec, IndexSpec, StreamSpec
 from dataflow.tissue import TissueSpec
 from store_schema.specs import ArraySpec, GridSpec

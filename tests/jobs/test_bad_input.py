@@ -14,7 +14,7 @@ import pytest
 
 from dataflow.pyramid_tiff import write_pyramid
 from dataflow.receipts import Failure
-from dataflow.stream import StreamReport
+from dataflow.stream_report import StreamReport
 from jobs import detached, streaming
 from jobs.one_line import one_line
 from jobs.run_directory import run_directory
@@ -253,7 +253,7 @@ def test_a_failure_with_brackets_in_its_message_shows_in_the_bar() -> None:
 
     from rich.console import Console
 
-    from dataflow.stream import SlideResult
+    from dataflow.stream_report import SlideResult
     from jobs.progress import BarObserver
 
     out = io.StringIO()

@@ -16,7 +16,8 @@ from dataflow.executors import SerialExecutor
 from dataflow.index import index_slide
 from dataflow.pyramid_tiff import write_pyramid
 from dataflow.stain import StainSpec
-from dataflow.stream import StreamObserver, run_stream
+from dataflow.stream import run_stream
+from dataflow.stream_report import StreamObserver
 from dataflow.stream_spec import EncodeSpec, IndexSpec, StreamSpec
 from dataflow.tissue import TissueSpec
 from jobs.evaluation.truth import open_truth

@@ -17,7 +17,8 @@ import torch
 from dataflow.discover import SlideSource
 from dataflow.executors import SerialExecutor
 from dataflow.stain import StainSpec
-from dataflow.stream import StreamObserver, run_stream
+from dataflow.stream import run_stream
+from dataflow.stream_report import StreamObserver
 from dataflow.stream_spec import EncodeSpec, StreamSpec
 from jobs.vae.open_origin import open_origin
 from jobs.vae.prepare_tiles import prepared_tiles
