@@ -60,3 +60,28 @@ def store_digests() -> Callable[[Path], dict[str, str]]:
         return found
 
     return digests
+
+
+@pytest.fixture(scope="session")
+def flip() -> Callable[[bytes], bytes]:
+    """Return a function that flips a bit in the middle."""
+    return _SPOILED["flipped"]
+
+
+@pytest.fixture(params=["flipped", "cut", "emptied", "zeroed"])
+def spoil(request: pytest.FixtureRequest) -> Callable[[bytes], bytes]:
+    """Return a function that spoils the bytes of a file; the test runs for each kind of damage."""
+    return _SPOILED[request.param]
+
+
+def _flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+_SPOILED: dict[str, Callable[[bytes], bytes]] = {
+    "flipped": _flipped,
+    "cut": lambda data: data[: len(data) // 2],
+    "emptied": lambda data: b"",
+    "zeroed": lambda data: bytes(len(data)),
+}

@@ -191,23 +191,11 @@ def test_after_a_kill_it_goes_on(
     assert store_digests(bench.store) == store_digests(made.store)
 
 
-def flip(data: bytes) -> bytes:
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-
-
-SPOILED: dict[str, Callable[[bytes], bytes]] = {
-    "flipped": flip,
-    "cut": lambda data: data[: len(data) // 2],
-    "emptied": lambda data: b"",
-    "zeroed": lambda data: bytes(len(data)),
-}
-
-
-@pytest.mark.parametrize("how", SPOILED)
-def test_a_damaged_chunk(stitched: Bench, made: Bench, store_digests: Digests, how: str) -> None:
+def test_a_damaged_chunk(
+    stitched: Bench, made: Bench, store_digests: Digests, spoil: Callable[[bytes], bytes]
+) -> None:
     file = stitched.store / MASK / "map/c/2/1"
-    file.write_bytes(SPOILED[how](file.read_bytes()))
+    file.write_bytes(spoil(file.read_bytes()))
     assert [(v.code, v.path) for v in validate(stitched.store)] == [
         ("damaged-block", f"{MASK}/map/c/2/1")
     ]
@@ -300,7 +288,7 @@ def test_a_source_that_is_not_complete(bench: Bench) -> None:
     assert not (bench.store / MASK).exists()
 
 
-def test_a_source_that_is_damaged(bench: Bench) -> None:
+def test_a_source_that_is_damaged(bench: Bench, flip: Callable[[bytes], bytes]) -> None:
     file = bench.store / RUN / "map/c/2/0/0"
     file.write_bytes(flip(file.read_bytes()))
     with pytest.raises(DamagedBlockError, match="map/c/2/0/0"):

@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-import torch
 
 from dataflow.discover import SlideSource
 from dataflow.executors import SerialExecutor
 from dataflow.pyramid_tiff import write_pyramid
 from dataflow.stain import StainSpec
-from dataflow.stream import StreamObserver, StreamReport, run_stream
+from dataflow.stream import run_stream
+from dataflow.stream_report import StreamObserver, StreamReport
 from dataflow.stream_spec import EncodeSpec, IndexSpec, StreamSpec
+from dataflow.tile_model import TileModelFactory
 from dataflow.tissue import TissueSpec
 from store_schema.errors import (
     DamagedBlockError,
@@ -32,7 +33,7 @@ from store_schema.errors import (
 from store_schema.group_attributes import said, with_digest
 from store_schema.names import ATTR
 from store_schema.remedies import remedies
-from store_schema.specs import ArraySpec, GridGeometry, GridSpec, RasterSpec
+from store_schema.specs import GridGeometry, GridSpec, RasterSpec
 from store_schema.store import create_store, open_store
 from store_schema.validate import validate
 
@@ -44,35 +45,6 @@ RUN = f"{PATH}/features/mean"
 MASK = f"{PATH}/masks/tissue"
 
 
-class MeanColour:
-    """A tile model: mean red, green and blue."""
-
-    device = torch.device("cpu")
-    batch_size = 8
-
-    def __call__(self, tiles: torch.Tensor) -> Mapping[str, npt.NDArray[np.generic]]:
-        return {"features": tiles.float().mean(dim=(1, 2)).numpy().astype(np.float16)}
-
-
-@dataclass(frozen=True)
-class MeanColourFactory:
-    """Its factory."""
-
-    name: str = "mean"
-    needs_gpu: bool = False
-
-    @property
-    def outputs(self) -> Mapping[str, ArraySpec]:
-        return {"features": ArraySpec(("tile", "feature"), (3,), "float16", {"long_name": "mean"})}
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        return {"model": "mean colour"}
-
-    def load(self) -> MeanColour:
-        return MeanColour()
-
-
 @dataclass(frozen=True)
 class Bench:
     """A store that is to be damaged, the intact one beside it, and the command that made both."""
@@ -80,12 +52,11 @@ class Bench:
     store: Path
     intact: Path
     slide: Path
+    model: TileModelFactory
 
     def run(self, *, overwrite: bool = False) -> StreamReport:
         index = IndexSpec(GRID, TISSUE, block_tiles=16, overwrite=overwrite)
-        encode = EncodeSpec(
-            "mean", MeanColourFactory(), StainSpec(method="none"), overwrite=overwrite
-        )
+        encode = EncodeSpec("mean", self.model, StainSpec(method="none"), overwrite=overwrite)
         spec = StreamSpec(str(self.store), GRID.name, index, encode)
         create_store(self.store)
         source = SlideSource(SLIDE, str(self.slide))
@@ -125,11 +96,13 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def made(tmp_path_factory: pytest.TempPathFactory, fault_run: ModuleType) -> Bench:
     folder = tmp_path_factory.mktemp("made")
     image = np.random.default_rng(0).integers(0, 256, (200, 260, 3), dtype=np.uint8)
     write_pyramid(folder / "a.tif", image, mpp=0.5, downsamples=(1,))
-    bench = Bench(folder / "s.zarr", folder / "s.zarr", folder / "a.tif")
+    bench = Bench(
+        folder / "s.zarr", folder / "s.zarr", folder / "a.tif", fault_run.FaultModelFactory()
+    )
     assert not bench.run().failures
     assert validate(bench.store) == []
     return bench
@@ -153,17 +126,6 @@ def assert_found(bench: Bench, intact: dict[str, Any]) -> None:
         np.testing.assert_equal(bench.read(), intact)
 
 
-def flip(data: bytes) -> bytes:
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-
-
-SPOILED: dict[str, Callable[[bytes], bytes]] = {
-    "flipped": flip,
-    "cut": lambda data: data[: len(data) // 2],
-    "emptied": lambda data: b"",
-    "zeroed": lambda data: bytes(len(data)),
-}
 CHUNKS = [
     *(f"{PATH}/{name}/c/0" for name in ("x", "y", "row", "col", "tissue")),
     f"{MASK}/mask/c/0/0",
@@ -173,9 +135,14 @@ CHUNKS = [
 
 
 @pytest.mark.parametrize("key", CHUNKS)
-@pytest.mark.parametrize("how", SPOILED)
-def test_a_chunk(bench: Bench, made: Bench, store_digests: Digests, key: str, how: str) -> None:
-    bench.write(key, SPOILED[how]((bench.store / key).read_bytes()))
+def test_a_chunk(
+    bench: Bench,
+    made: Bench,
+    store_digests: Digests,
+    key: str,
+    spoil: Callable[[bytes], bytes],
+) -> None:
+    bench.write(key, spoil((bench.store / key).read_bytes()))
 
     assert_found(bench, made.read())
     assert {violation.path for violation in validate(bench.store)} == {key}

@@ -10,15 +10,12 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-import torch
 
 from dataflow import worker_cache
 from dataflow.discover import discover_slides
@@ -26,11 +23,12 @@ from dataflow.executors import SerialExecutor
 from dataflow.pyramid_tiff import write_pyramid
 from dataflow.slide import open_slide
 from dataflow.stain import StainSpec
-from dataflow.stream import StreamObserver, run_stream
+from dataflow.stream import run_stream
+from dataflow.stream_report import StreamObserver
 from dataflow.stream_spec import EncodeSpec, IndexSpec, StreamSpec
 from dataflow.tissue import TissueSpec
 from store_schema.errors import InputError, ReadFailedError, UnreadableSlideError
-from store_schema.specs import ArraySpec, GridSpec
+from store_schema.specs import GridSpec
 from store_schema.store import create_store, open_store
 from store_schema.validate import validate
 
@@ -39,35 +37,6 @@ HANG_S = 60.0
 RUN_S = 300.0  # of a whole command with all that it starts: some 20 s on a machine of its own
 MOST_BYTES = 1_500_000_000  # of the largest process, with torch in it
 MAY_READ_ALL = os.geteuid() == 0
-
-
-class MeanColour:
-    """A tile model: mean red, green and blue."""
-
-    device = torch.device("cpu")
-    batch_size = 16
-
-    def __call__(self, tiles: torch.Tensor) -> Mapping[str, npt.NDArray[np.generic]]:
-        return {"features": tiles.float().mean(dim=(1, 2)).numpy()}
-
-
-@dataclass(frozen=True)
-class MeanColourFactory:
-    """Its factory."""
-
-    name: str = "mean"
-    needs_gpu: bool = False
-
-    @property
-    def outputs(self) -> Mapping[str, ArraySpec]:
-        return {"features": ArraySpec(("tile", "feature"), (3,), "float32", {"long_name": "mean"})}
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        return {"model": "mean colour"}
-
-    def load(self) -> MeanColour:
-        return MeanColour()
 
 
 def tiff_header(width: int, height: int, *, tiles: int | None) -> bytes:
@@ -168,6 +137,7 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[st
 def test_all_of_them_in_one_run(
     hospital: tuple[Path, dict[str, str]],
     beside: tuple[list[str], dict[str, str]],
+    fault_run: ModuleType,
     tmp_path: Path,
     fault_counts: Callable[..., None],
 ) -> None:
@@ -178,7 +148,7 @@ def test_all_of_them_in_one_run(
     assert {source.slide_id for source in found.sources} == {*bad, "good-1", "good-2"}
     tissue = TissueSpec()
     grid = GridSpec(TILE_PX, 0.5, TILE_PX, min_tissue=0.05, tissue=tissue.to_json())
-    encode = EncodeSpec("mean", MeanColourFactory(), StainSpec(method="none"))
+    encode = EncodeSpec("mean", fault_run.FaultModelFactory(), StainSpec(method="none"))
     spec = StreamSpec(
         str(tmp_path / "s.zarr"), grid.name, IndexSpec(grid, tissue, block_tiles=32), encode
     )
