@@ -13,7 +13,7 @@ from typing import Final
 import torch
 
 from dataflow.optical_density import LOG2_INTENSITY
-from dataflow.pixel_passes import MAX_CONCENTRATION, PixelPasses, pixel_passes
+from dataflow.pixel_passes import BINS, MAX_CONCENTRATION, PixelPasses, pixel_passes
 
 ANGLE_PERCENT: Final = 1.0
 """alpha: the stain vectors lie at this and the opposite percentile of the angles."""
@@ -63,7 +63,8 @@ class MacenkoFit:
         """What can speak against a fit → bool (n,), whether it passes."""
         low, high = CONCENTRATION_GAIN
         enough = self.stained_px >= MIN_STAINED_PX
-        known = (self.max_concentrations < MAX_CONCENTRATION).all(dim=1)
+        # in the last bin lies all that is larger too
+        known = (self.max_concentrations < MAX_CONCENTRATION * (1 - 1 / BINS)).all(dim=1)
         return {
             "too few stained pixels": enough & (self.stained_fraction >= MIN_STAINED_FRACTION),
             "only one colour": self.eigenvalue_ratio >= MIN_EIGENVALUE_RATIO,

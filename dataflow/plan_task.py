@@ -23,7 +23,7 @@ from store_schema.specs import fingerprint
 from store_schema.store import open_store
 
 # Raised when the stream's numbers change for the same settings: blocks of both must not mix in one array.
-STREAM_VERSION = 2
+STREAM_VERSION = 3
 
 
 def plan_slide(spec: StreamSpec, source: SlideSource) -> SlidePlan:

@@ -11,12 +11,14 @@ from torchstain.numpy.normalizers import NumpyMacenkoNormalizer
 from torchstain.torch.normalizers import TorchMacenkoNormalizer
 
 from dataflow import macenko
+from dataflow.macenko import CONCENTRATION_GAIN
 from dataflow.macenko_cpu import CompiledPasses
 from dataflow.macenko_torch import TorchPasses
 from dataflow.optical_density import OPAQUE_MAX, TRANSPARENT_OD, log_planes, moments
 from dataflow.pixel_passes import PixelPasses, pixel_passes
 from dataflow.slide import open_slide
 from dataflow.stain import StainMethod, StainNormalizer, StainSpec
+from dataflow.stain_target import StainTarget
 from tests.dataflow.he_tiles import STAINS, blank_tile, he_tiles
 
 CPU = torch.device("cpu")
@@ -103,6 +105,20 @@ def test_evidence_against_a_fit(passes: Callable[[torch.Tensor], PixelPasses]) -
         assert expected in fit.objections(0)
         for numbers in (fit.stains, fit.max_concentrations, fit.angle_degrees):
             assert bool(numbers.isfinite().all())
+
+
+@pytest.mark.parametrize("passes", PASSES)
+def test_concentrations_beyond_the_histogram_are_not_trusted(
+    passes: Callable[[torch.Tensor], PixelPasses],
+) -> None:
+    """A strip of ink makes a fit whose gain would be plausible, were the concentration known."""
+    tiles = he_tiles(1)
+    target = StainTarget.default().macenko_tensors()[1]
+    assert macenko.fit(passes(torch.from_numpy(tiles)), target).objections(0) == []
+    tiles[0, :, :4] = 0
+    fit = macenko.fit(passes(torch.from_numpy(tiles)), target)
+    assert fit.objections(0) == ["implausible stain concentrations"]
+    assert bool((fit.gain > CONCENTRATION_GAIN[0]).all())
 
 
 @pytest.mark.parametrize("level", [0, 3, 128, 255])
