@@ -92,8 +92,3 @@ def pixel_passes(tiles: torch.Tensor) -> PixelPasses:
     from dataflow.macenko_torch import TorchPasses
 
     return TorchPasses(tiles)
-
-
-def warm_up(device: torch.device) -> None:
-    """Make the first passes on a device as fast as the next: what is to be compiled is compiled now."""
-    pixel_passes(torch.zeros((1, 1, 1, 3), dtype=torch.uint8, device=device))

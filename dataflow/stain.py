@@ -17,8 +17,9 @@ import numpy.typing as npt
 import torch
 
 from dataflow import macenko, reinhard
+from dataflow.lab_passes import lab_passes
 from dataflow.optical_density import OPAQUE_MAX
-from dataflow.pixel_passes import pixel_passes, warm_up
+from dataflow.pixel_passes import pixel_passes
 from dataflow.stain_target import StainTarget
 from store_schema import names
 from store_schema.specs import ArraySpec
@@ -28,8 +29,8 @@ FitScope: TypeAlias = Literal["slide", "tile"]
 
 FILL: Final = 255
 _MAX_POOLED_PX: Final = 1 << 20
-_TORCH_PX: Final = {"cpu": 1 << 18, "cuda": 1 << 23}
-"""Pixels that torch makes temporaries for at a time; the CPU's is about what its caches hold."""
+_GPU_PX: Final = 1 << 23
+"""Pixels that torch makes temporaries for at a time; what is compiled for the CPU makes none."""
 
 
 class StainMethod(IntEnum):
@@ -207,12 +208,12 @@ def fit_slide(tiles: npt.NDArray[np.uint8], spec: StainSpec) -> StainBasis:
         pooled = np.full((1, 3), 255, dtype=np.uint8)  # nothing to see: no evidence for anything
     image = torch.from_numpy(np.ascontiguousarray(pooled))[None, None]
     fit = macenko.fit(pixel_passes(image), spec.target.macenko_tensors()[1])
-    mean, std, reinhard_trusted = reinhard.statistics(image)
+    lab = reinhard.fit(lab_passes(image))
     if spec.method == "none":
         method = StainMethod.NONE
     elif spec.method == "macenko" and bool(fit.trusted[0]):
         method = StainMethod.MACENKO
-    elif bool(reinhard_trusted[0]):
+    elif bool(lab.trusted[0]):
         method = StainMethod.REINHARD
     else:
         method = StainMethod.UNTOUCHED
@@ -221,8 +222,8 @@ def fit_slide(tiles: npt.NDArray[np.uint8], spec: StainSpec) -> StainBasis:
         method=method,
         stains=(tuple(haematoxylin), tuple(eosin)),
         max_concentrations=tuple(fit.max_concentrations[0].tolist()),
-        lab_mean=tuple(mean[0].tolist()),
-        lab_std=tuple(std[0].tolist()),
+        lab_mean=tuple(lab.mean[0].tolist()),
+        lab_std=tuple(lab.std[0].tolist()),
         evidence=StainEvidence(
             tissue_px=len(pooled) if len(pixels) else 0,
             stained_fraction=float(fit.stained_fraction[0]),
@@ -261,16 +262,16 @@ class StainNormalizer:
         if spec.needs_basis and basis is None:
             raise ValueError("a normalization per slide needs the slide's basis: call fit_slide")
         self._spec = spec
-        self._torch_px = _TORCH_PX.get(device.type, _TORCH_PX["cpu"])
-        # on the CPU, Macenko's passes make no temporaries
-        self._macenko_px = None if device.type == "cpu" else self._torch_px
+        self._part_px = None if device.type == "cpu" else _GPU_PX
         self._stains, self._concentrations = spec.target.macenko_tensors()
         self._lab_mean, self._lab_std = spec.target.reinhard_tensors()
         self._slide_method = basis.method if spec.needs_basis and basis is not None else None
         if basis is not None:
-            self._slide_lab = (
+            self._slide_lab = reinhard.transfer(
                 torch.tensor([basis.lab_mean], dtype=torch.float64),
                 torch.tensor([basis.lab_std], dtype=torch.float64),
+                self._lab_mean,
+                self._lab_std,
             )
             self._slide_transfer = macenko.transfer(
                 torch.tensor([basis.stains], dtype=torch.float64).transpose(1, 2),
@@ -278,8 +279,8 @@ class StainNormalizer:
                 self._stains,
                 self._concentrations,
             )
-        if spec.method == "macenko":
-            warm_up(device)
+        if spec.method != "none":
+            _warm_up(device)
 
     def __call__(
         self, tiles: torch.Tensor, out: torch.Tensor | None = None
@@ -318,14 +319,12 @@ class StainNormalizer:
         if out is None:
             out = torch.empty_like(tiles, memory_format=torch.contiguous_format)
         used = np.full(n, StainMethod.UNTOUCHED, dtype=np.uint8)
-        if wanted is StainMethod.MACENKO:
-            for part in _parts(tiles, n, self._macenko_px):
-                used[part][self._macenko(tiles[part], out[part])] = StainMethod.MACENKO
-        elif out is not tiles:
-            out.copy_(tiles)
+        step = self._macenko if wanted is StainMethod.MACENKO else self._reinhard
+        for part in _parts(tiles, n, self._part_px):
+            used[part][step(tiles[part], out[part])] = wanted
         rest = np.flatnonzero(used == StainMethod.UNTOUCHED)  # so far as they came
-        for part in _parts(tiles, len(rest), self._torch_px):
-            used[rest[part][self._reinhard(out, rest[part])]] = StainMethod.REINHARD
+        if wanted is StainMethod.MACENKO and len(rest) > 0:
+            self._fall_back(out, used, rest)
         return out, used
 
     def _macenko(self, tiles: torch.Tensor, out: torch.Tensor) -> npt.NDArray[np.bool_]:
@@ -344,17 +343,35 @@ class StainNormalizer:
         passes.apply(matrix.nan_to_num(), bias.nan_to_num(), normalized, out)
         return normalized
 
-    def _reinhard(self, tiles: torch.Tensor, which: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Normalize some tiles in place where that can be trusted; return bool, which of them."""
-        index = torch.from_numpy(which).to(tiles.device)
-        raw = tiles[index]
+    def _reinhard(self, tiles: torch.Tensor, out: torch.Tensor) -> npt.NDArray[np.bool_]:
+        """Write tiles, normalized where that can be trusted; return bool (n,), which."""
+        passes = lab_passes(tiles)
         if self._slide_method is not None:
-            tiles[index] = reinhard.apply(raw, *self._slide_lab, self._lab_mean, self._lab_std)
-            return np.ones(len(which), dtype=np.bool_)
-        mean, std, trusted = reinhard.statistics(raw)
-        done = reinhard.apply(raw, mean, std, self._lab_mean, self._lab_std)
-        tiles[index] = torch.where(trusted.to(tiles.device)[:, None, None, None], done, raw)
-        return trusted.numpy()
+            normalized = np.ones(len(tiles), dtype=np.bool_)
+            passes.apply(*self._slide_lab, normalized, out)
+            return normalized
+        fit = reinhard.fit(passes)
+        normalized = fit.trusted.numpy()
+        gain, offset = reinhard.transfer(fit.mean, fit.std, self._lab_mean, self._lab_std)
+        passes.apply(gain, offset, normalized, out)
+        return normalized
+
+    def _fall_back(
+        self, out: torch.Tensor, used: npt.NDArray[np.uint8], rest: npt.NDArray[np.int64]
+    ) -> None:
+        """Give Reinhard the tiles that Macenko's evidence was not good enough for, in place."""
+        for part in _parts(out, len(rest), self._part_px):
+            index = torch.from_numpy(rest[part]).to(out.device)
+            tiles = out[index]
+            used[rest[part][self._reinhard(tiles, tiles)]] = StainMethod.REINHARD
+            out[index] = tiles
+
+
+def _warm_up(device: torch.device) -> None:
+    """Make the first batch on a device as fast as the next: what is to be compiled is compiled now."""
+    pixel = torch.zeros((1, 1, 1, 3), dtype=torch.uint8, device=device)
+    pixel_passes(pixel)
+    lab_passes(pixel)
 
 
 def _check_fits(out: torch.Tensor, tiles: torch.Tensor) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from dataflow import macenko, reinhard
+from dataflow.lab_passes import lab_passes
 from store_schema.errors import InputError
 
 
@@ -77,8 +78,8 @@ class StainTarget:
             )
         pixels = torch.from_numpy(np.ascontiguousarray(rgb))
         fit = macenko.fit_image(pixels)
-        mean, std, trusted = reinhard.statistics(pixels[None])
-        if not (bool(fit.trusted[0]) and bool(trusted[0])):
+        lab = reinhard.fit(lab_passes(pixels[None]))
+        if not (bool(fit.trusted[0]) and bool(lab.trusted[0])):
             raise InputError(
                 f"the stain target {name} doesn't show haematoxylin and eosin well enough "
                 f"({float(fit.stained_fraction[0]):.1%} of it is stained); choose an image filled "
@@ -89,8 +90,8 @@ class StainTarget:
             name=name,
             stains=(tuple(haematoxylin), tuple(eosin)),
             max_concentrations=tuple(fit.max_concentrations[0].tolist()),
-            lab_mean=tuple(mean[0].tolist()),
-            lab_std=tuple(std[0].tolist()),
+            lab_mean=tuple(lab.mean[0].tolist()),
+            lab_std=tuple(lab.std[0].tolist()),
         )
 
     @property

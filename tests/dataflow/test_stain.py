@@ -116,8 +116,7 @@ def test_importing_and_not_normalizing_costs_no_compilation() -> None:
     code = """
 import sys, torch
 from dataflow.stain import StainMethod, StainNormalizer, StainSpec
-for spec in (StainSpec(), StainSpec("reinhard", "tile")):
-    StainNormalizer(spec, None, torch.device("cpu"))
+StainNormalizer(StainSpec(), None, torch.device("cpu"))
 assert "numba" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
