@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from dataflow import meters, worker_cache
+from dataflow.batches import run_batches
 from dataflow.keyed_cache import KeyedCache
 from dataflow.meters import StageMeters
 from dataflow.receipts import BlockReceipt, Failure
@@ -28,8 +28,6 @@ from store_schema.specs import ArraySpec, TileTable
 from store_schema.store import open_store
 
 Arrays = dict[str, npt.NDArray[np.generic]]
-
-_PREFETCH = 2  # batches that decode ahead of the model, per block task
 
 
 @dataclass(frozen=True)
@@ -103,21 +101,27 @@ def _encode_block(
         name: np.empty((len(x), *array.shape), dtype=array.dtype)
         for name, array in output_arrays(encode).items()
     }
+    slide = worker_cache.slide_reader(task.source.path, task.source.mpp, task.stamp)
+    reader = TileReader(slide, context.plan, x, y)
     runner = _BatchRunner(loaded)
     normalizes = encode.stain.method != "none"
-    torch.set_num_threads(1)  # of this thread; see LoadedModel
-    for start, tiles in _decoded_batches(task, context.plan, x, y, loaded, tally):
+
+    def decode(start: int, pixels: npt.NDArray[np.uint8]) -> None:
+        with tally.stage(meters.READ, pixels.nbytes):
+            reader.read(start, start + len(pixels), pixels)
+
+    def run(start: int, tiles: torch.Tensor) -> None:
         stop = start + tiles.shape[0]
-        # the decode threads and the reads of other tasks go on while this one has its turn, or waits for it
-        with loaded.turn:
-            on_device = tiles.to(device, non_blocking=True)
-            with tally.stage(meters.NORMALIZE, tiles.numel()) if normalizes else nullcontext():
-                normalized, methods = normalizer(on_device, out=on_device)
-            with tally.stage(meters.MODEL, tiles.numel()):
-                outputs = runner(normalized)
+        on_device = tiles.to(device, non_blocking=True)
+        with tally.stage(meters.NORMALIZE, tiles.numel()) if normalizes else nullcontext():
+            normalized, methods = normalizer(on_device, out=on_device)
+        with tally.stage(meters.MODEL, tiles.numel()):
+            outputs = runner(normalized)
         arrays[names.STAIN_METHOD][start:stop] = methods
         for name, values in outputs.items():
             arrays[name][start:stop] = values
+
+    run_batches(len(x), context.plan.tile_px, loaded, decode, run)
     with tally.stage(meters.WRITE):
         tally.bytes[meters.WRITE] += context.group.write_block(task.block, arrays)
     counts = Counter(arrays[names.STAIN_METHOD].tolist())
@@ -152,61 +156,6 @@ def _stored_basis(group: BlockGroup) -> StainBasis | None:
         return None if basis is None else StainBasis.from_json(basis)
     except (KeyError, TypeError, ValueError) as error:
         raise altered(group.url, group.path, f"{names.STAIN_BASIS}: {error}") from error
-
-
-def _decoded_batches(
-    task: BlockTask,
-    plan: TilePlan,
-    x: npt.NDArray[np.int32],
-    y: npt.NDArray[np.int32],
-    loaded: worker_cache.LoadedModel,
-    tally: StageMeters,
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield (first tile, uint8 tiles (n, y, x, rgb)), decoded a bounded number of batches ahead.
-
-    A yielded tensor is a view of a reused buffer: it is gone with the next step of the iterator.
-    """
-    slide = worker_cache.slide_reader(task.source.path, task.source.mpp, task.stamp)
-    reader = TileReader(slide, plan, x, y)
-    pool = worker_cache.decode_pool()
-    batch = loaded.model.batch_size
-    pinned = loaded.model.device.type == "cuda"
-
-    def decode(start: int, buffer: torch.Tensor) -> None:
-        n = min(batch, len(x) - start)
-        pixels = buffer.numpy()[:n]
-        with tally.stage(meters.READ, pixels.nbytes):
-            reader.read(start, start + n, pixels)
-
-    starts = iter(range(0, len(x), batch))
-    ahead: list[tuple[int, torch.Tensor, Future[None]]] = []
-
-    def submit() -> None:
-        start = next(starts, None)
-        if start is not None:
-            buffer = worker_cache.buffers.take(batch, plan.tile_px, pinned=pinned)
-            ahead.append((start, buffer, pool.submit(decode, start, buffer)))
-
-    try:
-        for _ in range(_PREFETCH):
-            submit()
-        while ahead:
-            start, buffer, decoded = ahead[0]
-            decoded.result()
-            yield start, buffer[: min(batch, len(x) - start)]
-            ahead.pop(0)
-            worker_cache.buffers.give(buffer)
-            submit()
-    finally:
-        for (
-            _,
-            buffer,
-            decoded,
-        ) in ahead:  # after an error: wait, so that nobody writes into a buffer that is handed on
-            decoded.cancel()
-            if not decoded.cancelled():
-                decoded.exception()
-            worker_cache.buffers.give(buffer)
 
 
 class _BatchRunner:

@@ -19,14 +19,14 @@ RGB_TO_XYZ: Final[npt.NDArray[np.float64]] = np.array(
 ) / np.array([[0.95047], [1.0], [1.08883]])
 """Linear sRGB to X, Y, Z, of which white has (1, 1, 1)."""
 
-XYZ_TO_RGB: Final[npt.NDArray[np.float64]] = np.linalg.inv(RGB_TO_XYZ)
+XYZ_TO_RGB: Final = np.linalg.inv(RGB_TO_XYZ).astype(np.float64)
 
 F_TO_LAB: Final[npt.NDArray[np.float64]] = np.array(
     [[0.0, 116.0, 0.0], [500.0, -500.0, 0.0], [0.0, 200.0, -200.0]]
 )
 """Compressed X, Y, Z to L + 16, a, b."""
 
-LAB_TO_F: Final[npt.NDArray[np.float64]] = np.linalg.inv(F_TO_LAB)
+LAB_TO_F: Final = np.linalg.inv(F_TO_LAB).astype(np.float64)
 
 L_ZERO: Final = 16.0
 

@@ -49,6 +49,11 @@ class Executor(Protocol):
         """How many tasks are in flight at the most."""
         ...
 
+    @property
+    def n_workers(self) -> int:
+        """How many workers there were when last looked, at most some seconds ago."""
+        ...
+
     def submit(
         self, name: str, function: Callable[..., Any], *args: object, gpu: bool
     ) -> TaskFuture:

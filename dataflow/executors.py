@@ -33,18 +33,35 @@ class DaskExecutor:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._window = 1
+        self._n_workers = 0
         self._counted = float("-inf")
 
     @property
     def window(self) -> int:
         """Tasks in flight at the most: a few for each worker that was there when last looked."""
+        self._count()
+        return self._window
+
+    @property
+    def n_workers(self) -> int:
+        """Workers that were there when last looked, at most two seconds ago.
+
+        Raises
+        ------
+        ClusterError
+            The scheduler is gone.
+        """
+        self._count()
+        return self._n_workers
+
+    def _count(self) -> None:
         if time.monotonic() - self._counted > _COUNT_EVERY_S:
             # the scheduler is asked, so that workers that come or go during the run count
             with answering(self._client):
                 workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
             self._counted = time.monotonic()
+            self._n_workers = len(workers)
             self._window = max(1, sum(_tasks_of(worker["nthreads"]) for worker in workers))
-        return self._window
 
     def submit(
         self, name: str, function: Callable[..., Any], *args: object, gpu: bool
@@ -94,6 +111,7 @@ class SerialExecutor:
     """Runs each task at once, in this process and thread."""
 
     window = 1
+    n_workers = 1
 
     def submit(
         self, name: str, function: Callable[..., Any], *args: object, gpu: bool

@@ -131,7 +131,7 @@ def _moments(pixels: Any, tables: Any, root: Any, to_lab: Any, opaque_max: Any, 
     """Count, three sums and three sums of squares (n, 7) of the tissue pixels' fixed-point L + 16, a, b."""
     half = np.float32(0.5)
     for i in range(pixels.shape[0]):
-        n = l1 = a1 = b1 = l2 = a2 = b2 = 0
+        n = l1 = a1 = b1 = l2 = a2 = b2 = np.int64(0)
         for j in range(pixels.shape[1]):
             red, green, blue = pixels[i, j, 0], pixels[i, j, 1], pixels[i, j, 2]
             if min(red, green, blue) <= opaque_max:
@@ -141,7 +141,7 @@ def _moments(pixels: Any, tables: Any, root: Any, to_lab: Any, opaque_max: Any, 
                 lightness = np.int64(np.floor(to_lab[0, 1] * fy + half))
                 a = np.int64(np.floor(to_lab[1, 0] * fx + to_lab[1, 1] * fy + half))
                 b = np.int64(np.floor(to_lab[2, 1] * fy + to_lab[2, 2] * fz + half))
-                n += 1
+                n += np.int64(1)
                 l1 += lightness
                 a1 += a
                 b1 += b

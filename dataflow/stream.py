@@ -19,6 +19,7 @@ from dataflow.stream_spec import BlockTask, StreamSpec
 from store_schema.errors import ClusterError
 
 _POLL_S = 0.5  # how often a run looks whether it is to be cancelled
+_NO_WORKERS_S = 10.0  # a worker that dies is back before that, where somebody starts it again
 _TRIES = 3  # of a task whose workers die
 
 
@@ -88,6 +89,8 @@ class _Run:
         self._planning = 0
         self._done: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._ticket = 0
+        self._worker_seen = time.monotonic()
+        self._said_no_workers = False
 
     def run(self) -> StreamReport:
         start = time.perf_counter()
@@ -109,12 +112,21 @@ class _Run:
                 if self._observer.cancelled():
                     self._report.cancelled = True
                     return
+                self._look_for_workers()
             try:
                 ticket = self._done.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
             self._finish(self._in_flight.pop(ticket))
             self._fill()
+
+    def _look_for_workers(self) -> None:
+        if self._executor.n_workers > 0:
+            self._worker_seen = time.monotonic()
+            self._said_no_workers = False
+        elif time.monotonic() - self._worker_seen > _NO_WORKERS_S and not self._said_no_workers:
+            self._said_no_workers = True
+            self._observer.no_workers()
 
     def _fill(self) -> None:
         window = self._executor.window

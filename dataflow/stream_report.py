@@ -96,6 +96,9 @@ class StreamObserver:
     def slide(self, result: SlideResult) -> None:
         """Take note that a slide is finished, complete or not."""
 
+    def no_workers(self) -> None:
+        """Take note that all workers have been gone for some seconds: the run waits for new ones."""
+
     def cancelled(self) -> bool:
         """Say whether the run is to stop; asked about twice a second."""
         return False

@@ -16,16 +16,19 @@ from dataflow.tile_model import TileModel, TileModelFactory
 
 
 class LoadedModel:
-    """A model and how many batches may be on its device at one time.
+    """A model and the threads on which its batches run.
 
-    A GPU takes one. A CPU takes as many as the worker has threads, each batch on one thread: faster than one batch on
-    all of them, and the kernels that torch chooses, and so the bits, don't depend on how many there are.
+    A GPU takes one batch at a time. A CPU takes as many as the worker has threads, each batch on one thread: faster
+    than one batch on all of them, and the kernels that torch chooses, and so the bits, don't depend on how many there
+    are.
     """
 
     def __init__(self, model: TileModel) -> None:
         self.model = model
-        self.turn = threading.Semaphore(process_threads() if model.device.type == "cpu" else 1)
         self.batch_limit = model.batch_size  # halves on out-of-memory, for the life of the process
+        self.n_threads = process_threads() if model.device.type == "cpu" else 1
+        # of each thread by itself, wherever a batch runs
+        self.pool = ThreadPoolExecutor(self.n_threads, "model", torch.set_num_threads, (1,))
 
 
 _readers: KeyedCache[SlideReader] = KeyedCache(32, lambda reader: reader.close())

@@ -16,6 +16,7 @@ from dataflow.stream_report import SlideResult, StreamObserver
 from jobs.one_line import one_line
 
 _LINE_EVERY_S = 10.0
+_NO_WORKERS = "no worker is left: waiting for a new one (what is stored is kept if you stop)"
 
 
 class LogObserver(StreamObserver):
@@ -69,6 +70,10 @@ class LogObserver(StreamObserver):
             "%s: %s", result.slide_id, "complete" if result.complete else "incomplete"
         )
 
+    def no_workers(self) -> None:
+        """Log that the run waits."""
+        self._logger.warning(_NO_WORKERS)
+
 
 class LineObserver(LogObserver):
     """Prints a line a while; for files, pipes and batch systems.
@@ -99,6 +104,11 @@ class LineObserver(LogObserver):
         for failure in result.failures:
             self._write(f"failed: {one_line(failure.slide_id)} [{failure.reason}]")
         self._say(force=self.slides_done == self.n_slides)
+
+    def no_workers(self) -> None:
+        """Say that the run waits."""
+        super().no_workers()
+        self._write(_NO_WORKERS)
 
     def _say(self, *, force: bool) -> None:
         now = time.monotonic()
@@ -154,6 +164,11 @@ class BarObserver(LogObserver):
                 highlight=False,
             )
         self._update()
+
+    def no_workers(self) -> None:
+        """Show above the bar that the run waits."""
+        super().no_workers()
+        self._progress.console.print(f"[yellow]{_NO_WORKERS}[/yellow]", highlight=False)
 
     def _update(self) -> None:
         self._progress.update(

@@ -58,7 +58,7 @@ def test_chunks_of_a_large_batch_join_up(spec: StainSpec) -> None:
     tiles = mixed_batch()
     normalize = normalizer(spec)
     whole, used = normalize(tiles)
-    normalize._torch_px = normalize._macenko_px = 3 * 96 * 96
+    normalize._part_px = 3 * 96 * 96
     parts, used_in_parts = normalize(tiles)
     assert torch.equal(whole, parts)
     assert used.tolist() == used_in_parts.tolist()
