@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from dataflow import worker_cache
-
-_AHEAD = 2  # batches that decode while the model's threads are busy, per block
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,8 @@ def run_batches(
 ) -> None:
     """Take all tiles of a block through ``decode`` and ``run``, in batches of the model's size.
 
-    A block alone keeps all of the worker's threads busy; blocks beside each other share them. The number of batches in
-    memory doesn't grow with the block.
+    A block alone keeps all of the worker's threads busy; blocks beside each other share them. As many batches decode as
+    run, so that memory doesn't grow with the block.
 
     Parameters
     ----------
@@ -64,28 +62,25 @@ def run_batches(
         tiles = buffer[: min(batch, n_tiles - start)]
         decoding.append(_Batch(start, tiles, buffer, decoders.submit(decode, start, tiles.numpy())))
 
-    def hand_on() -> None:
+    def advance() -> None:
+        if not decoding or len(running) >= loaded.share:
+            running[0].work.result()
+            worker_cache.buffers.give(running.popleft().buffer)
+            return
         ready = decoding[0]
         ready.work.result()
         work = loaded.pool.submit(run, ready.start, ready.tiles)
-        decoding.popleft()
-        running.append(_Batch(ready.start, ready.tiles, ready.buffer, work))
-        if len(running) > loaded.n_threads:
-            finish()
-
-    def finish() -> None:
-        running[0].work.result()
-        worker_cache.buffers.give(running.popleft().buffer)
+        running.append(replace(decoding.popleft(), work=work))
 
     try:
-        for start in range(0, n_tiles, batch):
-            begin(start)
-            if len(decoding) > _AHEAD:
-                hand_on()
-        while decoding:
-            hand_on()
-        while running:
-            finish()
+        with loaded.in_use():
+            for start in range(0, n_tiles, batch):
+                # no more than is needed: what lies in buffers for long falls out of the processor's caches
+                while len(decoding) + len(running) >= 2 * loaded.share:
+                    advance()
+                begin(start)
+            while decoding or running:
+                advance()
     finally:
         # after an error: wait, so that nobody reads or writes a buffer that is handed on
         for left in (*decoding, *running):

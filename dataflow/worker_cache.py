@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -29,6 +31,24 @@ class LoadedModel:
         self.n_threads = process_threads() if model.device.type == "cpu" else 1
         # of each thread by itself, wherever a batch runs
         self.pool = ThreadPoolExecutor(self.n_threads, "model", torch.set_num_threads, (1,))
+        self._blocks = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Take part in the threads for the time of a block."""
+        with self._lock:
+            self._blocks += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._blocks -= 1
+
+    @property
+    def share(self) -> int:
+        """How many batches of each block may run at one time, now."""
+        return max(1, -(-self.n_threads // max(1, self._blocks)))
 
 
 _readers: KeyedCache[SlideReader] = KeyedCache(32, lambda reader: reader.close())
