@@ -31,15 +31,15 @@ def run_batches(
 ) -> None:
     """Take all tiles of a block through ``decode`` and ``run``, in batches of the model's size.
 
-    A block alone keeps all of the worker's threads busy; blocks beside each other share them. As many batches decode as
-    run, so that memory doesn't grow with the block.
+    A block alone keeps all of the worker's threads busy; blocks beside each other share them. How many batches decode
+    and run doesn't depend on the size of the block.
 
     Parameters
     ----------
     n_tiles, tile_px
         Of the block.
     loaded
-        Its ``pool`` is where ``run`` runs.
+        The model; ``run`` runs on the threads of its ``pool``.
     decode
         Number of the first tile, and uint8 (n, y, x, rgb) to fill; on threads that decode.
     run
@@ -75,8 +75,7 @@ def run_batches(
     try:
         with loaded.in_use():
             for start in range(0, n_tiles, batch):
-                # no more than is needed: what lies in buffers for long falls out of the processor's caches
-                while len(decoding) + len(running) >= 2 * loaded.share:
+                while len(decoding) + len(running) >= loaded.share + loaded.ahead:
                     advance()
                 begin(start)
             while decoding or running:

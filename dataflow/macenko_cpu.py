@@ -19,6 +19,7 @@ from dataflow.optical_density import (
     FIXED_POINT,
     LOG2_INTENSITY,
     OPAQUE_MAX,
+    flat_pixels,
     mean_and_covariance,
 )
 from dataflow.pixel_passes import BINS, MAX_CONCENTRATION
@@ -52,7 +53,7 @@ class CompiledPasses:
     """The :class:`~dataflow.pixel_passes.PixelPasses` of tiles on the CPU, uint8 (n, y, x, rgb)."""
 
     def __init__(self, tiles: torch.Tensor) -> None:
-        self._pixels = _flat(tiles.contiguous())
+        self._pixels = flat_pixels(tiles.contiguous())
 
     @property
     def tile_px(self) -> int:
@@ -91,13 +92,9 @@ class CompiledPasses:
         out: torch.Tensor,
     ) -> None:
         """See :class:`~dataflow.pixel_passes.PixelPasses`."""
-        _apply(self._pixels, _LOGS, _numbers(matrix), _numbers(bias), wanted, _GREY, _flat(out))
-
-
-def _flat(tiles: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """View contiguous tiles as uint8 (n, pixel, rgb)."""
-    pixels: npt.NDArray[np.uint8] = tiles.view(tiles.shape[0], -1, 3).numpy()
-    return pixels
+        _apply(
+            self._pixels, _LOGS, _numbers(matrix), _numbers(bias), wanted, _GREY, flat_pixels(out)
+        )
 
 
 def _numbers(values: torch.Tensor) -> npt.NDArray[np.float64]:

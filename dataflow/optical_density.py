@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 INTENSITY: Final = 240.0
@@ -120,6 +122,12 @@ def mean_and_covariance(
     mean = total / count.clamp(min=1)[:, None]
     scatter = squares - total[:, :, None] * mean[:, None, :]
     return count, mean, scatter / (count - 1).clamp(min=1)[:, None, None]
+
+
+def flat_pixels(tiles: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """View contiguous tiles on the CPU, uint8 (n, y, x, rgb), as uint8 (n, pixel, rgb)."""
+    pixels: npt.NDArray[np.uint8] = tiles.view(tiles.shape[0], -1, 3).numpy()
+    return pixels
 
 
 def to_pixels(planes: torch.Tensor, shape: torch.Size) -> torch.Tensor:

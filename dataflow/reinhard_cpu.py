@@ -29,7 +29,7 @@ from dataflow.cie_lab import (
     XYZ_TO_RGB,
 )
 from dataflow.compiled import compiled
-from dataflow.optical_density import INTENSITY, OPAQUE_MAX
+from dataflow.optical_density import INTENSITY, OPAQUE_MAX, flat_pixels
 
 _STEPS: Final = 4096  # of the tables of curves from 0 to 1
 _FIXED_POINT: Final = 128.0  # sums of squares of a million pixels stay exact
@@ -64,7 +64,7 @@ class CompiledLabPasses:
     """The :class:`~dataflow.lab_passes.LabPasses` of tiles on the CPU, uint8 (n, y, x, rgb)."""
 
     def __init__(self, tiles: torch.Tensor) -> None:
-        self._pixels = _flat(tiles.contiguous())
+        self._pixels = flat_pixels(tiles.contiguous())
 
     @property
     def tile_px(self) -> int:
@@ -107,14 +107,8 @@ class CompiledLabPasses:
             _GAMMA,
             _FADE,
             wanted,
-            _flat(out),
+            flat_pixels(out),
         )
-
-
-def _flat(tiles: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """View contiguous tiles as uint8 (n, pixel, rgb)."""
-    pixels: npt.NDArray[np.uint8] = tiles.view(tiles.shape[0], -1, 3).numpy()
-    return pixels
 
 
 @compiled("float32(float32[:,::1], float32)")

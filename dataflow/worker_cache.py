@@ -16,6 +16,8 @@ from dataflow.keyed_cache import KeyedCache
 from dataflow.slide import SlideReader, open_slide
 from dataflow.tile_model import TileModel, TileModelFactory
 
+_MOST_DECODING = 8  # batches for a GPU: their pinned memory is not without bounds
+
 
 class LoadedModel:
     """A model and the threads on which its batches run.
@@ -28,7 +30,10 @@ class LoadedModel:
     def __init__(self, model: TileModel) -> None:
         self.model = model
         self.batch_limit = model.batch_size  # halves on out-of-memory, for the life of the process
-        self.n_threads = process_threads() if model.device.type == "cpu" else 1
+        on_cpu = model.device.type == "cpu"
+        self.n_threads = process_threads() if on_cpu else 1
+        # cores that a GPU leaves free decode for it; on a CPU what lies in buffers for long falls out of its caches
+        self._n_decoding = self.n_threads if on_cpu else min(process_threads(), _MOST_DECODING)
         # of each thread by itself, wherever a batch runs
         self.pool = ThreadPoolExecutor(self.n_threads, "model", torch.set_num_threads, (1,))
         self._blocks = 0
@@ -48,7 +53,15 @@ class LoadedModel:
     @property
     def share(self) -> int:
         """How many batches of each block may run at one time, now."""
-        return max(1, -(-self.n_threads // max(1, self._blocks)))
+        return self._shared(self.n_threads)
+
+    @property
+    def ahead(self) -> int:
+        """How many batches of each block may decode at one time, now, or lie decoded."""
+        return self._shared(self._n_decoding)
+
+    def _shared(self, count: int) -> int:
+        return max(1, -(-count // max(1, self._blocks)))
 
 
 _readers: KeyedCache[SlideReader] = KeyedCache(32, lambda reader: reader.close())

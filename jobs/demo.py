@@ -50,7 +50,7 @@ def demo(slide: Path | None, out: Path, mpp: float, slide_mpp: float | None) -> 
     arguments = ["--store", str(store), "--mpp", str(mpp)]
     if slide is None:
         slide = _sample(out)
-        arguments += ["--block-tiles", "32"]  # a small slide gives little work: share it out
+        arguments += ["--block-tiles", "32"]  # of a small slide: so that there is progress to see
         # its stroma is pale: haematoxylin alone, less saturated than what counts as tissue on H&E
         arguments += ["--tissue", "threshold", "--tissue-threshold", "0.03"]
     if slide_mpp is not None:

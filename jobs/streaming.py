@@ -107,8 +107,9 @@ def execute(
             "run_dir": config.run_dir,
             "dashboard": dashboard,
         }
-        if spec.index is not None and spec.index.qc_dir is not None:
-            extra["qc"] = spec.index.qc_dir
+        qc_dir = None if spec.index is None else spec.index.qc_dir
+        if qc_dir is not None and Path(qc_dir).is_dir():  # not where no slide came that far
+            extra["qc"] = qc_dir
         if factory is not None and spec.encode is not None:
             extra |= {
                 spec.encode.kind: spec.encode.name,  # features or scores

@@ -217,6 +217,7 @@ class TileEncoder:
         self.device = torch.device(factory.device)
         self.batch_size = factory.spec.batch_size
         self._preprocess = factory.preprocess
+        self._padded_to = 0  # tiles of each batch, where kernels are compiled for one size
         # convolutions are fastest on the memory order that tiles have anyway
         self._network: nn.Module = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if factory.spec.compile:
@@ -242,7 +243,7 @@ class TileEncoder:
             dtype.
         """
         with torch.inference_mode():
-            features = self._forward(self._preprocess(tiles)).float()
+            features = self._forward(self._preprocess(self._padded(tiles)))[: len(tiles)].float()
         if features.shape != (len(tiles), self.factory.card.dim):
             raise ModelError(
                 f"{self.factory.spec.name} gave {tuple(features.shape)} for {len(tiles)} tiles "
@@ -253,11 +254,21 @@ class TileEncoder:
             raise self._not_finite(features)
         return {FEATURES: stored.cpu().numpy()}
 
+    def _padded(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Fill up a short batch: another size would be compiled anew, for longer than the tiles take."""
+        n_missing = self._padded_to - len(tiles)
+        return (
+            tiles
+            if n_missing <= 0
+            else torch.cat((tiles, tiles[-1:].expand(n_missing, -1, -1, -1)))
+        )
+
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         try:
             with arithmetic(self.factory.precision, self.factory.device):
                 features: torch.Tensor = self._network(x)
         except torch.OutOfMemoryError:  # the stream halves the batch
+            self._padded_to = min(self._padded_to, len(x) // 2)
             raise
         except (AssertionError, RuntimeError) as error:  # how models say that the size is wrong
             if x.shape[-1] == self.factory.card.input_px:
@@ -290,6 +301,7 @@ class TileEncoder:
         px = self.factory.card.input_px
         eager = self._network
         self._network = torch.compile(eager)  # type: ignore[assignment]
+        self._padded_to = self.batch_size
         try:  # compilation happens at the first call: have it fail here, not in the middle of a run
             self(torch.zeros(self.batch_size, px, px, 3, dtype=torch.uint8, device=self.device))
         except (RuntimeError, ImportError, OSError) as error:

@@ -96,6 +96,24 @@ def test_one_block_keeps_all_threads_busy(loaded: LoadedModel, buffers: CountedB
     assert not together.broken
 
 
+def test_blocks_share_the_threads(loaded: LoadedModel) -> None:
+    assert (loaded.share, loaded.ahead) == (N_THREADS, N_THREADS)
+    with loaded.in_use(), loaded.in_use():
+        assert (loaded.share, loaded.ahead) == (2, 2)
+        with loaded.in_use(), loaded.in_use():
+            assert (loaded.share, loaded.ahead) == (1, 1)
+
+
+def test_a_gpu_takes_one_batch_and_idle_cores_decode_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_cache, "process_threads", lambda: 6)
+    monkeypatch.setattr(Nothing, "device", torch.device("cuda"))
+    loaded = LoadedModel(Nothing())
+    with loaded.in_use(), loaded.in_use():
+        assert (loaded.share, loaded.ahead) == (1, 3)
+
+
 def failing(at: int) -> Callable[[int, object], None]:
     def fail(start: int, pixels: object) -> None:
         if start == at:

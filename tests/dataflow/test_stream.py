@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dataflow import stream
 from dataflow.block_task import encode_block
 from dataflow.discover import SlideSource
 from dataflow.executor import LostTask, TaskFuture
@@ -195,3 +196,32 @@ def test_a_cancelled_run_lets_go_of_what_is_in_flight() -> None:
 
     assert report.cancelled
     assert executor.discarded > 0
+
+
+def test_a_run_without_workers_says_so_once_and_goes_on_with_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "_POLL_S", 0.01)
+    monkeypatch.setattr(stream, "_NO_WORKERS_S", 0.05)
+
+    class Waiting(Draining):
+        said = looked = 0
+
+        def no_workers(self) -> None:
+            self.said += 1
+
+        def cancelled(self) -> bool:
+            self.looked += 1
+            if self.looked == 40:  # long after it was said
+                self.executor.n_workers = 1
+            return super().cancelled() if self.looked > 40 else False
+
+    executor = SteeredExecutor({"a": 3}, window=4)
+    executor.n_workers = 0
+    observer = Waiting(executor)
+
+    report = run_stream(executor, SPEC, sources({"a": 3}), observer)
+
+    assert observer.said == 1
+    assert report.tiles_done == 30
+    assert report.slides[0].complete

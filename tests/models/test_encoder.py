@@ -289,6 +289,39 @@ def test_failing_compiler_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
         EncoderFactory(replace(RANDOM, compile=True)).load()
 
 
+def test_a_compiled_network_meets_one_size_of_batch_until_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch, tiles: torch.Tensor
+) -> None:
+    sizes: list[int] = []
+    most = 4
+
+    def compile_nothing(network: nn.Module) -> Callable[..., torch.Tensor]:
+        def call(x: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(x))
+            if len(x) > most:
+                raise torch.OutOfMemoryError
+            features: torch.Tensor = network(x)
+            return features
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    spec = replace(RANDOM, compile=True, batch_size=4)
+    compiled = EncoderFactory(spec).load()
+    eager = EncoderFactory(replace(spec, compile=False)).load()
+    for n in (4, 3, 1):
+        np.testing.assert_array_equal(
+            features_of(compiled, tiles[:n]), features_of(eager, tiles[:4])[:n]
+        )
+    assert sizes == [4, 4, 4, 4]
+
+    most = 2
+    with pytest.raises(torch.OutOfMemoryError):
+        features_of(compiled, tiles[:4])
+    assert len(features_of(compiled, tiles[:1])) == 1
+    assert sizes[4:] == [4, 2]
+
+
 def test_open_clip_runs_with_random_weights(tiles: torch.Tensor) -> None:
     spec = EncoderSpec("open_clip:ViT-S-32-alt", random_weights=True, device="cpu")
     assert find_source(spec.name).label == "open_clip:ViT-S-32-alt"
