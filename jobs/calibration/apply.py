@@ -124,7 +124,7 @@ def apply_calibration(
     Raises
     ------
     InputError
-        The name is that of the scores themselves, or an upper bound has no truth to look at.
+        The name is that of the scores themselves, or an upper bound has no truth to look at, of any slide.
     NotInStoreError
         A named slide, or any, has no such scores.
     SettingsConflictError
@@ -152,6 +152,11 @@ def apply_calibration(
                 raise  # it would be the same with all others
             report.failed[slide.slide_id] = str(error)
         done(n_done, len(slides))
+    if len(report.without_truth) == len(slides):
+        raise InputError(
+            f"none of the {len(slides)} slides has a truth, so nothing was written: name the files as the slides, or "
+            "say with --without-truth negative that slides without one have no tumour"
+        )
     return report
 
 

@@ -350,6 +350,20 @@ def test_a_fit_that_can_not_be_trusted_writes_nothing(
     assert "can't be read as an image" in refused("train,val\n,a\n")
 
 
+def test_an_upper_bound_of_slides_without_any_truth_is_refused(
+    cohort: Any, slidestream: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "others").mkdir()
+    shutil.copy(cohort.masks / "a.png", tmp_path / "others" / "of_another_slide.png")
+    answer = slidestream(
+        "calibrate", "--store", cohort.store.url, "--score", "vae", "--per-slide-oracle",
+        "--truth", tmp_path / "others", "--run-dir", tmp_path / "run",
+    )  # fmt: skip
+    assert answer.code == 1
+    assert "none of the 5 slides has a truth, so nothing was written" in answer.err
+    assert "vae-oracle" not in cohort.store["a"].scores(GRID)
+
+
 def test_options_that_make_no_sense_together(
     calibrate: Callable[..., Any], cohort: Any, tmp_path: Path
 ) -> None:
