@@ -16,15 +16,12 @@ class KeyedCache(Generic[T]):
     Parameters
     ----------
     size
-        How many values are kept.
-    discard
-        Called with a value that falls out, e.g. to close it. Nobody may be using it any more: sizes are chosen well
-        above what the tasks of a worker hold at one time.
+        How many values are kept. One that falls out lives as long as somebody uses it: what holds files closes them
+        with its last reference.
     """
 
-    def __init__(self, size: int, discard: Callable[[T], None] | None = None) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
-        self._discard = discard
         self._values: OrderedDict[Hashable, T] = OrderedDict()
         self._lock = threading.Lock()
         self._making: dict[Hashable, threading.Lock] = {}
@@ -41,13 +38,9 @@ class KeyedCache(Generic[T]):
                 if key in self._values:
                     return self._values[key]
             value = make()
-            dropped: list[T] = []
             with self._lock:
                 self._values[key] = value
                 self._making.pop(key, None)
                 while len(self._values) > self._size:
-                    dropped.append(self._values.popitem(last=False)[1])
-        if self._discard is not None:
-            for old in dropped:
-                self._discard(old)
+                    self._values.popitem(last=False)
         return value

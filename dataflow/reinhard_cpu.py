@@ -192,7 +192,9 @@ def _apply(
                 linear = (
                     to_steps[channel, 0] * x + to_steps[channel, 1] * y + to_steps[channel, 2] * z
                 )
-                level = _on(gamma, min(max(linear, none), white))
+                # a table is read without a check of its range, and what is not a number is no place in it
+                linear = linear if linear > none else none
+                level = _on(gamma, min(linear, white))
                 before = np.float32(pixels[i, j, channel])
                 # a table may be rounded to a little above white
                 level = min(before + weight * (level - before), np.float32(255.0))

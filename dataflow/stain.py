@@ -20,7 +20,7 @@ from dataflow import macenko, reinhard
 from dataflow.lab_passes import lab_passes
 from dataflow.optical_density import OPAQUE_MAX
 from dataflow.pixel_passes import pixel_passes
-from dataflow.stain_target import StainTarget
+from dataflow.stain_target import StainTarget, check_possible
 from store_schema import names
 from store_schema.specs import ArraySpec
 
@@ -172,8 +172,16 @@ class StainBasis:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> StainBasis:
-        """Read what :meth:`to_json` gave, also after a trip through JSON text."""
+        """Read what :meth:`to_json` gave, also after a trip through JSON text.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            Something else was given.
+        """
         haematoxylin, eosin = data["stains"]
+        numbers = (data["max_concentrations"], data["lab_mean"], data["lab_std"])
+        check_possible(haematoxylin, eosin, *numbers)
         return cls(
             method=StainMethod[data["method"].upper()],
             stains=(tuple(haematoxylin), tuple(eosin)),

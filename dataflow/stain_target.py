@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ import torch
 from dataflow import macenko, reinhard
 from dataflow.lab_passes import lab_passes
 from store_schema.errors import InputError
+
+_LARGEST: Final = 1000.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class StainTarget:
             lab_mean=_three(data["lab_mean"]),
             lab_std=_three(data["lab_std"]),
         )
+        check_possible(*target.stains, target.max_concentrations, target.lab_mean, target.lab_std)
         if target.digest != data["digest"]:
             raise ValueError("the stain target was altered: its digest is of other numbers")
         return target
@@ -141,6 +144,19 @@ class StainTarget:
             torch.tensor(self.lab_mean, dtype=torch.float64),
             torch.tensor(self.lab_std, dtype=torch.float64),
         )
+
+
+def check_possible(*numbers: Sequence[float]) -> None:
+    """Refuse numbers that no stain or colour can have: parts of unit vectors, concentrations, CIE Lab.
+
+    Raises
+    ------
+    ValueError
+        One is not a number, or beyond a thousand.
+    """
+    for number in (number for group in numbers for number in group):
+        if not abs(number) <= _LARGEST:  # so is what is not a number
+            raise ValueError(f"no stain has {number}")
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:

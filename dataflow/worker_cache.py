@@ -64,7 +64,7 @@ class LoadedModel:
         return max(1, -(-count // max(1, self._blocks)))
 
 
-_readers: KeyedCache[SlideReader] = KeyedCache(32, lambda reader: reader.close())
+_readers: KeyedCache[SlideReader] = KeyedCache(32)
 _models: KeyedCache[LoadedModel] = KeyedCache(2)
 
 

@@ -243,7 +243,13 @@ class TileEncoder:
             dtype.
         """
         with torch.inference_mode():
-            features = self._forward(self._preprocess(self._padded(tiles)))[: len(tiles)].float()
+            try:
+                features = self._forward(self._preprocess(self._padded(tiles)))[
+                    : len(tiles)
+                ].float()
+            except torch.OutOfMemoryError:  # the stream halves the batch
+                self._padded_to //= 2
+                raise
         if features.shape != (len(tiles), self.factory.card.dim):
             raise ModelError(
                 f"{self.factory.spec.name} gave {tuple(features.shape)} for {len(tiles)} tiles "
@@ -267,8 +273,7 @@ class TileEncoder:
         try:
             with arithmetic(self.factory.precision, self.factory.device):
                 features: torch.Tensor = self._network(x)
-        except torch.OutOfMemoryError:  # the stream halves the batch
-            self._padded_to = min(self._padded_to, len(x) // 2)
+        except torch.OutOfMemoryError:
             raise
         except (AssertionError, RuntimeError) as error:  # how models say that the size is wrong
             if x.shape[-1] == self.factory.card.input_px:
@@ -304,6 +309,10 @@ class TileEncoder:
         self._padded_to = self.batch_size
         try:  # compilation happens at the first call: have it fail here, not in the middle of a run
             self(torch.zeros(self.batch_size, px, px, 3, dtype=torch.uint8, device=self.device))
+        except (
+            torch.OutOfMemoryError
+        ):  # no matter of compiling: the stream finds the batch that fits
+            return
         except (RuntimeError, ImportError, OSError) as error:
             detail = " ".join(str(error).split())[:200]
             raise ModelError(

@@ -93,6 +93,14 @@ def test_tables_hold_the_formula(gain: list[float], offset: list[float]) -> None
     assert int((ours - applied(TorchLabPasses, tiles, *to_target).int()).abs().max()) <= 1
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e20, -1e20, 1e30, -1e30])
+def test_results_beyond_all_numbers_are_no_places_in_a_table(offset: float) -> None:
+    tiles = torch.from_numpy(random_tiles(1, 16))
+    for gain in (1.0, 1e13):
+        gains, offsets = torch.full((1, 3), gain), torch.full((1, 3), offset, dtype=torch.float64)
+        assert applied(CompiledLabPasses, tiles, gains, offsets).shape == tiles.shape
+
+
 @every_passes
 def test_every_colour_maps_to_itself(passes_of: Callable[[torch.Tensor], LabPasses]) -> None:
     """Each corner, edge and face of the cube, and what lies between."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from typing import get_args
@@ -248,3 +249,14 @@ def test_a_spec_survives_json_and_an_altered_target_is_refused() -> None:
         StainSpec.from_json(altered)
     with pytest.raises(ValueError, match="vahadane"):
         StainSpec.from_json({"method": "vahadane"})
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -1e20])
+@pytest.mark.parametrize("key", ["lab_mean", "lab_std", "max_concentrations"])
+def test_numbers_that_no_stain_has_are_refused(key: str, number: float) -> None:
+    basis = fit_slide(he_tiles(2), StainSpec("macenko")).to_json()
+    target = StainTarget.default().to_json()
+    with pytest.raises(ValueError, match="no stain has"):
+        StainTarget.from_json({**target, key: [number, *target[key][1:]]})
+    with pytest.raises(ValueError, match="no stain has"):
+        StainBasis.from_json({**basis, key: [number] * len(basis[key])})

@@ -20,6 +20,7 @@ from torch import nn
 from dataflow.tile_model import TileModel, TileModelFactory
 from models.encoder import EncoderFactory, EncoderSpec, TileEncoder
 from models.fold import fold_batch_norms
+from models.preprocess import Preprocess
 from models.pretrained import PackagedLite0
 from models.registry import find_source
 from store_schema.errors import DeviceError, ModelError
@@ -320,6 +321,23 @@ def test_a_compiled_network_meets_one_size_of_batch_until_memory_is_short(
         features_of(compiled, tiles[:4])
     assert len(features_of(compiled, tiles[:1])) == 1
     assert sizes[4:] == [4, 2]
+
+
+def test_memory_that_is_short_at_the_first_call_is_no_matter_of_the_compiler(
+    monkeypatch: pytest.MonkeyPatch, tiles: torch.Tensor
+) -> None:
+    def convert(self: Preprocess, tiles: torch.Tensor) -> torch.Tensor:
+        if len(tiles) > 2:
+            raise torch.OutOfMemoryError
+        return whole(self, tiles)
+
+    whole = Preprocess.__call__
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    monkeypatch.setattr(Preprocess, "__call__", convert)
+    compiled = EncoderFactory(replace(RANDOM, compile=True, batch_size=4)).load()
+    assert len(features_of(compiled, tiles[:1])) == 1
+    with pytest.raises(torch.OutOfMemoryError):
+        features_of(compiled, tiles[:3])
 
 
 def test_open_clip_runs_with_random_weights(tiles: torch.Tensor) -> None:
