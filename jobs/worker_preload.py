@@ -1,14 +1,23 @@
-"""Dask preload of our own clusters: workers import what takes seconds while the client still plans."""
+"""Dask preload of our own clusters: imports ahead of the first task, and Ctrl-C left to the client."""
 
 from __future__ import annotations
 
 import importlib
+import multiprocessing
+import signal
 import threading
 from typing import Any
 
 
 def dask_setup(worker: Any) -> None:
-    """Start the imports in the background; tasks that come earlier wait for Python's import lock."""
+    """Import in the background what takes seconds, while the client still plans; tasks wait for Python's import lock.
+
+    A terminal sends Ctrl-C to the workers too. It is the client that ends them then; by themselves they would die with
+    a traceback each.
+    """
+    alone = multiprocessing.parent_process() is not None
+    if alone and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_import_all, name="import-ahead", daemon=True).start()
 
 
