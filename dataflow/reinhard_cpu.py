@@ -1,8 +1,8 @@
 """Reinhard's passes over pixels as compiled loops: what the CPU runs.
 
 X, Y and Z of a pixel are sums of three table entries, one for each channel's grey level. The cube root and sRGB's
-gamma are tables too, with straight lines between their entries: at most 0.001 off in Lab and 0.01 grey levels. Between
-them the transfer is one affine map, for Lab is affine in the roots. Scratch is made once a call, not once a tile.
+gamma are tables too, with straight lines between their entries: at most 0.001 off in Lab, which a steep map enlarges.
+Between them the transfer is one affine map, for Lab is affine in the roots. Scratch is made once a call, not a tile.
 """
 
 from __future__ import annotations

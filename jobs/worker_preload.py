@@ -15,8 +15,8 @@ def dask_setup(worker: Any) -> None:
     A terminal sends Ctrl-C to the workers too. It is the client that ends them then; by themselves they would die with
     a traceback each.
     """
-    alone = multiprocessing.parent_process() is not None
-    if alone and threading.current_thread() is threading.main_thread():
+    in_own_process = multiprocessing.parent_process() is not None
+    if in_own_process and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_import_all, name="import-ahead", daemon=True).start()
 

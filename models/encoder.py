@@ -244,12 +244,11 @@ class TileEncoder:
         """
         with torch.inference_mode():
             try:
-                features = self._forward(self._preprocess(self._padded(tiles)))[
-                    : len(tiles)
-                ].float()
+                whole = self._forward(self._preprocess(self._padded(tiles)))
             except torch.OutOfMemoryError:  # the stream halves the batch
                 self._padded_to //= 2
                 raise
+            features = whole[: len(tiles)].float()
         if features.shape != (len(tiles), self.factory.card.dim):
             raise ModelError(
                 f"{self.factory.spec.name} gave {tuple(features.shape)} for {len(tiles)} tiles "
@@ -263,11 +262,9 @@ class TileEncoder:
     def _padded(self, tiles: torch.Tensor) -> torch.Tensor:
         """Fill up a short batch: another size would be compiled anew, for longer than the tiles take."""
         n_missing = self._padded_to - len(tiles)
-        return (
-            tiles
-            if n_missing <= 0
-            else torch.cat((tiles, tiles[-1:].expand(n_missing, -1, -1, -1)))
-        )
+        if n_missing <= 0:
+            return tiles
+        return torch.cat((tiles, tiles[-1:].expand(n_missing, -1, -1, -1)))
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         try:
@@ -309,10 +306,8 @@ class TileEncoder:
         self._padded_to = self.batch_size
         try:  # compilation happens at the first call: have it fail here, not in the middle of a run
             self(torch.zeros(self.batch_size, px, px, 3, dtype=torch.uint8, device=self.device))
-        except (
-            torch.OutOfMemoryError
-        ):  # no matter of compiling: the stream finds the batch that fits
-            return
+        except torch.OutOfMemoryError:
+            return  # no matter of compiling: the stream finds the batch that fits
         except (RuntimeError, ImportError, OSError) as error:
             detail = " ".join(str(error).split())[:200]
             raise ModelError(
